@@ -1,0 +1,1 @@
+"""Subjects, streams, delivery and RPC over NATS."""

@@ -1,0 +1,164 @@
+"""What a domain says of itself when it starts: its types, how to treat them, its ladders.
+
+The announcement is also the heartbeat. Manifests are keyed by (domain, version); durations are seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from .errors import Invalid, Problem
+from .names import BUILT_IN_TYPES, check_label, check_type
+
+RESYNC_DEFAULT = 300.0
+RESYNC_FLOOR = 1.0
+
+
+class OnDrift(StrEnum):
+    HEAL = "heal"
+    HOLD = "hold"
+
+
+class OnUnknown(StrEnum):
+    WAIT = "wait"
+    PROVISION = "provision"
+
+
+class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Pause after the n-th failed attempt: full jitter over ``min(cap, base * 2**(n-1))`` seconds."""
+
+    base: float = 1.0
+    cap: float = 300.0
+
+
+class NodeType(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How nodes of one type are treated.
+
+    ``batch``: most steps in one message. ``concurrency``: steps one instance runs at once. ``rate``: steps started
+    per second and instance (0 = no limit). ``timeout``: seconds a started step may take. ``outcomes``: reason code
+    of a hold or failure -> what a person may choose. ``covered`` types are never poison-quarantined.
+    """
+
+    name: str
+    spec_schema: dict[str, object] | None = None
+    resync: float = RESYNC_DEFAULT
+    timeout: float = 60.0
+    batch: int = 64
+    concurrency: int = 64
+    rate: float = 0.0
+    on_drift: OnDrift = OnDrift.HEAL
+    on_unknown: OnUnknown = OnUnknown.WAIT
+    observes: bool = True
+    discover: bool = False
+    cascade: bool = True
+    adopt_orphans: str = "report"
+    after_human: bool = False
+    outcomes: dict[str, list[str]] = {}
+    backoff: Backoff = Backoff()
+
+
+class AddNode(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a rung adds. ``{node}`` in ``id`` stands for the faulted node's id."""
+
+    id: str
+    type: str
+    gating: str = "NONE"
+    spec: dict[str, object] = {}
+
+
+class Rung(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``when`` is a CEL expression over ``fault``, ``node``, ``count`` and ``review(id)``."""
+
+    when: str
+    add: AddNode | None = None
+
+
+class Ladder(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A fault policy as data. The first rung that is true acts. ``name`` is also the namespace of its counts."""
+
+    name: str
+    faults: list[str]
+    rungs: list[Rung]
+    node_types: list[str] = []
+    skip_types: list[str] = []
+    reset: str = "on_recovery"
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A domain and version: what it compiles, which types it claims, which ladders it brings."""
+
+    domain: str
+    version: str
+    types: list[NodeType]
+    blueprint_schema: dict[str, object] | None = None
+    reviews: bool = False
+    ladders: list[Ladder] = []
+    evaluates: bool = False
+
+    def type_named(self, name: str) -> NodeType | None:
+        return next((t for t in self.types if t.name == name), None)
+
+
+class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Body of ``rpc.planner.announce``. ``slots``: batches per type that this instance will hold at once."""
+
+    manifest: Manifest
+    instance: str
+    slots: dict[str, int]
+    leaving: bool = False
+
+
+class AnnounceReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``newest``: the highest live version; an instance of an older one stops pulling.
+
+    ``consumers``: the durable of each type's step queue, once it exists."""
+
+    newest: str
+    heartbeat: float = 5.0
+    consumers: dict[str, str] = {}
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raise Invalid (with JSON pointers) when a manifest cannot be accepted."""
+    problems: list[Problem] = []
+
+    def wrong(path: str, text: str) -> None:
+        problems.append(Problem(path, text))
+
+    for check, value, path in ((check_label, manifest.domain, "/domain"),):
+        try:
+            check(value, "domain", path)
+        except Invalid as e:
+            problems.extend(e.problems)
+    if not manifest.version:
+        wrong("/version", "a manifest needs a version")
+    seen: set[str] = set()
+    for i, t in enumerate(manifest.types):
+        at = f"/types/{i}"
+        try:
+            check_type(t.name, f"{at}/name")
+        except Invalid as e:
+            problems.extend(e.problems)
+        if t.name in BUILT_IN_TYPES:
+            wrong(f"{at}/name", f"type {t.name!r} is built in; no domain may claim it")
+        if t.name in seen:
+            wrong(f"{at}/name", f"type {t.name!r} is named twice")
+        seen.add(t.name)
+        if t.resync < RESYNC_FLOOR:
+            wrong(f"{at}/resync", f"resync of {t.name!r} is {t.resync:g} s; at least PT1S")
+        if t.timeout <= 0:
+            wrong(f"{at}/timeout", "timeout must be positive")
+        if t.batch < 1 or t.concurrency < 1:
+            wrong(at, "batch and concurrency must be at least 1")
+        if t.adopt_orphans not in ("report", "remove"):
+            wrong(f"{at}/adopt_orphans", "adopt_orphans is 'report' or 'remove'")
+    if problems:
+        raise Invalid(f"manifest of domain {manifest.domain!r} is not valid", problems)
+
+
+def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
+    """Sorts versions as people expect: 1.10 after 1.9; numbers before words."""
+    parts = version.replace("-", ".").replace("+", ".").split(".")
+    return tuple((1, int(p)) if p.isdigit() else (0, p) for p in parts)

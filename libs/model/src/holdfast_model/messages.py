@@ -1,0 +1,223 @@
+"""What planner and provisioners send each other: batches of steps, results and observations.
+
+These are msgspec structs because they are hot (100,000 nodes decode in 0.23 s; pydantic needs 1.7 s). Specs travel
+as raw JSON (`msgspec.Raw`) and are decoded only where they are used. Times are seconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Raw
+
+
+class Action(StrEnum):
+    PROVISION = "PROVISION"
+    DEPROVISION = "DEPROVISION"
+
+
+class Status(StrEnum):
+    """What an observer says of a node."""
+
+    PRESENT = "PRESENT"
+    ABSENT = "ABSENT"
+    DRIFTED = "DRIFTED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Outcome(StrEnum):
+    """How one attempt ended. ``expired``: it did not start before ``start_by``; costs no attempt, is no failure."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PENDING_APPROVAL = "pending_approval"
+    REJECTED = "rejected"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+
+
+REASON_STALE = "stale"
+REASON_SPEC_CHANGED = "spec_changed"
+WORK_REASONS = frozenset({REASON_STALE, REASON_SPEC_CHANGED})
+"""Reasons of drift that are ordinary work and no fault."""
+
+
+class Observation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is really there. ``reason`` is a code, ``detail`` text for people, ``token`` identifies what was seen.
+
+    ``hold`` (only with DRIFTED) asks that nothing is undone until a person or policy decides; None leaves it to the
+    node type's ``on_drift``. ``outputs`` are values that other nodes may refer to; ``info`` is shown to people.
+    """
+
+    status: Status
+    reason: str = ""
+    detail: str = ""
+    token: str = ""
+    hold: bool | None = None
+    outputs: dict[str, object] | None = None
+    info: dict[str, object] | None = None
+
+
+class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A person's consent to exactly this plan with these pinned inputs."""
+
+    plan: str
+    by: str
+    at: float
+    workitem: str = ""
+    pins: dict[str, object] | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a person or reviewer chose for a node; travels with its next step and is used up by its success."""
+
+    outcome: str
+    by: str = ""
+    note: str = ""
+    data: dict[str, object] | None = None
+    reason: str = ""
+    workitem: str = ""
+    at: float = 0.0
+
+
+class Touch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Another node whose backoff and quarantine a result clears, and which is then observed (or has been)."""
+
+    node: str
+    observation: Observation | None = None
+
+
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt at one node. (operation, attempt) is unique per node within an incarnation."""
+
+    node: str
+    action: Action
+    operation: int
+    attempt: int
+    type: str
+    spec: Raw
+    digest: str
+    depends_on: tuple[str, ...] = ()
+    approval: Approval | None = None
+    decision: Decision | None = None
+    refs: dict[str, object] | None = None
+
+
+class StepBatch(msgspec.Struct, frozen=True):
+    """Steps of one type of one graph. ``start_by``: a step that starts later answers ``expired``."""
+
+    batch: str
+    tenant: str
+    graph: str
+    incarnation: str
+    partition: int
+    epoch: int
+    domain_version: str
+    start_by: float
+    steps: list[Step]
+    traceparent: str = ""
+
+
+class StepOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The end of one attempt. A success carries the observation, so that no second read is needed.
+
+    ``plan``, ``summary`` and ``pins`` belong to ``pending_approval``; ``retry_after`` (seconds) and ``permanent`` to
+    ``failed``; ``decision_unused`` says that a decision sent along was not consumed.
+    """
+
+    node: str
+    operation: int
+    attempt: int
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    retry_after: float | None = None
+    permanent: bool = False
+    plan: str = ""
+    summary: dict[str, object] | None = None
+    pins: dict[str, object] | None = None
+    observation: Observation | None = None
+    outputs: dict[str, object] | None = None
+    touch: tuple[Touch, ...] = ()
+
+
+class ResultBatch(msgspec.Struct, frozen=True):
+    """Outcomes of one batch. A batch may be answered in several parts, as its steps end."""
+
+    batch: str
+    tenant: str
+    graph: str
+    incarnation: str
+    epoch: int
+    outcomes: list[StepOutcome]
+
+
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a running step is; sent on core NATS (may be lost), shown to people, never decided upon."""
+
+    tenant: str
+    graph: str
+    node: str
+    operation: int
+    done: float | None = None
+    total: float | None = None
+    unit: str = ""
+    text: str = ""
+
+
+class ObserveItem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One node to look at. ``present``: it is desired (False for the form of a removed node)."""
+
+    node: str
+    spec: Raw
+    digest: str
+    depends_on: tuple[str, ...] = ()
+    present: bool = True
+
+
+class ObserveRequest(msgspec.Struct, frozen=True):
+    """Body of ``rpc.domain.<domain>.observe``: nodes of one type of one graph."""
+
+    tenant: str
+    graph: str
+    incarnation: str
+    type: str
+    nodes: list[ObserveItem]
+    discover: bool = False
+
+
+class ObserveReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One observation per node asked for, by id. A node that is missing here is UNKNOWN.
+
+    ``leftovers``: ids of things of this type that are there though nobody desires them (only for ``discover``).
+    """
+
+    observations: dict[str, Observation]
+    leftovers: list[str] = []
+
+
+class NodeDeclaration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node as a blueprint or a compiler declares it."""
+
+    id: str
+    type: str
+    spec: Raw = Raw(b"{}")
+    gating: str = "NONE"
+    spec_gating: str = "NONE"
+    depends_on: tuple[str, ...] = ()
+
+
+class CompileRequest(msgspec.Struct, frozen=True):
+    """Body of ``rpc.domain.<domain>.compile``."""
+
+    tenant: str
+    graph: str
+    spec: Raw
+
+
+class CompileReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The nodes a blueprint stands for, or (as an RPC error ``invalid``) what is wrong with it."""
+
+    nodes: list[NodeDeclaration]
+    warnings: list[str] = []

@@ -1,0 +1,1 @@
+"""Key schema, ports, the Redis adapter and its in-memory twin."""

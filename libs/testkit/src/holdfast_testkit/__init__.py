@@ -1,0 +1,1 @@
+"""Real servers, builders and fault injection for the tests."""

@@ -1,0 +1,1 @@
+"""Turns faults into counts, ladders and graph mutations."""

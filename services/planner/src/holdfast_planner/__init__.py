@@ -1,0 +1,1 @@
+"""Admits blueprints, observes, plans, dispatches and records."""

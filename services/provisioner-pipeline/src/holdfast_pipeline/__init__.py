@@ -1,0 +1,1 @@
+"""Keeps data pipelines correct over Delta Lake tables."""

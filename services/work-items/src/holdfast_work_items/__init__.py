@@ -1,0 +1,1 @@
+"""Human work: lifecycle, deadlines, approvals, audit."""
