@@ -1,0 +1,175 @@
+"""How the desired graph is kept: one row per node with every owner's declaration, and tombstones.
+
+A row holds the declarations in the order in which they were written; the last one wins. What other code sees is the
+merge, a :class:`Node`. Rows and tombstones are stored as compact JSON arrays.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Raw
+
+from .messages import Action, NodeDeclaration
+
+EDGES_ONLY = ""
+"""The type of a declaration that adds or removes edges of a node which somebody else declares."""
+
+
+class Gating(StrEnum):
+    """Which actions on a node need a person first."""
+
+    NONE = "NONE"
+    PROVISION_ONLY = "PROVISION_ONLY"
+    DEPROVISION_ONLY = "DEPROVISION_ONLY"
+    ALL = "ALL"
+
+    def covers(self, action: Action) -> bool:
+        return self is Gating.ALL or self.value.startswith(f"{action.value}_")
+
+
+class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What one owner says of one node. ``absent``: the owner wants it gone; ``without``: edges it takes away."""
+
+    type: str
+    spec: Raw
+    digest: str
+    depends_on: tuple[str, ...] = ()
+    gating: Gating = Gating.NONE
+    spec_gating: Gating = Gating.NONE
+    absent: bool = False
+    without: tuple[str, ...] = ()
+
+    def same_as(self, other: Declaration) -> bool:
+        """Equal in everything that matters: a spec that differs in spelling only has the same digest."""
+        return (
+            self.digest == other.digest
+            and self.type == other.type
+            and self.gating is other.gating
+            and self.spec_gating is other.spec_gating
+            and self.absent == other.absent
+            and set(self.depends_on) == set(other.depends_on)
+            and set(self.without) == set(other.without)
+        )
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """All declarations of one node id, oldest first: ``((owner, declaration), ...)``."""
+
+    declarations: tuple[tuple[str, Declaration], ...]
+
+    def of(self, owner: str) -> Declaration | None:
+        return next((d for o, d in self.declarations if o == owner), None)
+
+    def with_declaration(self, owner: str, new: Declaration, *, first: bool = False) -> Row:
+        """``owner``'s declaration replaced; a changed one becomes the newest (or, with ``first``, the oldest)."""
+        rest = tuple(p for p in self.declarations if p[0] != owner)
+        return Row(((owner, new), *rest) if first else (*rest, (owner, new)))
+
+    def without_owner(self, owner: str) -> Row | None:
+        rest = tuple(p for p in self.declarations if p[0] != owner)
+        return Row(rest) if rest else None
+
+    def winner(self) -> tuple[str, Declaration] | None:
+        """The declaration that decides, or None when no owner wants the node."""
+        for owner, d in reversed(self.declarations):
+            if d.type != EDGES_ONLY:
+                return None if d.absent else (owner, d)
+        return None
+
+    def edges(self) -> tuple[str, ...]:
+        """The union of what the owners declare, in order, less what later ones take away."""
+        if len(self.declarations) == 1:
+            return self.declarations[0][1].depends_on
+        found: dict[str, None] = {}
+        for _, d in self.declarations:
+            if not d.absent:
+                found.update(dict.fromkeys(d.depends_on))
+                for target in d.without:
+                    found.pop(target, None)
+        return tuple(found)
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A node as the planner sees it: the merge of its declarations. ``depends_on`` names visible nodes only."""
+
+    id: str
+    type: str
+    spec: Raw
+    digest: str
+    depends_on: tuple[str, ...]
+    gating: Gating
+    spec_gating: Gating
+    owner: str
+
+    def needs_human(self, action: Action) -> bool:
+        """Effective gating: the node's OR the spec's, per action."""
+        return self.gating.covers(action) or self.spec_gating.covers(action)
+
+
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """The last known form of a removed node, kept until it is deprovisioned.
+
+    ``dependents`` are the nodes that depended on it when it went: its removal waits for those of them that were
+    removed too, and for those that stay but are not yet current in their new form.
+    """
+
+    id: str
+    type: str
+    spec: Raw
+    digest: str
+    depends_on: tuple[str, ...] = ()
+    dependents: tuple[str, ...] = ()
+    gating: Gating = Gating.NONE
+    spec_gating: Gating = Gating.NONE
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.id, self.type)
+
+    def needs_human(self, action: Action) -> bool:
+        return self.gating.covers(action) or self.spec_gating.covers(action)
+
+
+class Delta(msgspec.Struct, omit_defaults=True):
+    """What a commit changed: new rows (None = removed) and tombstones (None = forgotten).
+
+    Tombstone keys are written ``<type> <id>``, so that a delta is a plain JSON object.
+    """
+
+    rows: dict[str, Row | None] = {}
+    gone: dict[str, Tombstone | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.gone)
+
+
+def gone_field(key: tuple[str, str]) -> str:
+    """The field of a tombstone in the ``gone`` hash and in deltas: types hold no space, so this is unambiguous."""
+    return f"{key[1]} {key[0]}"
+
+
+def gone_key(field: str) -> tuple[str, str]:
+    """The (id, type) that :func:`gone_field` was made from."""
+    kind, _, node = field.partition(" ")
+    return node, kind
+
+
+def digest_of(kind: str, spec: Raw | bytes) -> str:
+    """Digest of a node's type and spec, independent of key order and white space (32 hex digits)."""
+    canonical = msgspec.json.encode(msgspec.json.decode(spec), order="sorted")
+    return blake2b(kind.encode() + b"\0" + canonical, digest_size=16).hexdigest()
+
+
+def declare(node: NodeDeclaration) -> Declaration:
+    """A declaration made from a node as a blueprint or compiler states it. ValueError for an unknown gating."""
+    return Declaration(
+        node.type,
+        node.spec,
+        digest_of(node.type, node.spec),
+        tuple(dict.fromkeys(node.depends_on)),
+        Gating(node.gating),
+        Gating(node.spec_gating),
+    )
