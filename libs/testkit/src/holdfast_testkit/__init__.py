@@ -1,1 +1,4 @@
-"""Real servers, builders and fault injection for the tests."""
+"""Real servers, service processes and fault injection for the tests.
+
+Nothing outside ``tests/`` imports this package.
+"""

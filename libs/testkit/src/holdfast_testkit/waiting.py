@@ -1,0 +1,39 @@
+"""Waiting for a condition, with a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], within: float = 10.0, every: float = 0.02, what: str = ""
+) -> T:
+    """Call ``condition`` until it returns something truthy without AssertionError; return that.
+
+    Raises AssertionError after ``within`` seconds, with the last thing seen.
+    Polls ever more slowly, up to 0.25 s.
+    """
+    deadline = time.monotonic() + within
+    pause = every
+    while True:
+        seen: object = None
+        try:
+            value = condition()
+            if inspect.isawaitable(value):
+                value = await value
+            if value:
+                return cast(T, value)
+            seen = value
+        except AssertionError as error:
+            seen = error
+        if time.monotonic() >= deadline:
+            name = what or getattr(condition, "__name__", "condition")
+            raise AssertionError(f"{name} did not come true within {within} s; last seen: {seen!r}")
+        await asyncio.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(pause * 1.5, 0.25)
