@@ -1,8 +1,8 @@
 """Changes of a desired graph as data: what policies emit, what the log keeps, what the bus carries.
 
 The wire form is JSON tagged by ``kind``: ``ADD_NODE {node}``, ``UPDATE_NODE {id, node}``,
-``REMOVE_NODE {id}``, ``ADD_EDGE {edge}``, ``REMOVE_EDGE {edge}``; an edge is ``[from, to]``: *from* depends on
-*to*. How a mutation applies to a graph is the graph's business.
+``REMOVE_NODE {id}``, ``ADD_EDGE {edge}``, ``REMOVE_EDGE {edge}``. An edge is ``[from, to]``: *from* depends
+on *to*. How a mutation applies to a graph is the graph's business.
 """
 
 from __future__ import annotations
