@@ -36,9 +36,10 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
 class NodeType(msgspec.Struct, frozen=True, omit_defaults=True):
     """How nodes of one type are treated.
 
-    ``batch``: most steps in one message. ``concurrency``: steps one instance runs at once. ``rate``: steps started
-    per second and instance (0 = no limit). ``timeout``: seconds a started step may take. ``outcomes``: reason code
-    of a hold or failure -> what a person may choose. ``covered`` types are never poison-quarantined.
+    ``batch``: most steps in one message. ``concurrency``: steps one instance runs at once. ``rate``: steps
+    started per second and instance (0 = no limit). ``timeout``: seconds a started step may take.
+    ``outcomes``: reason code of a hold or failure -> what a person may choose. ``covered`` types are never
+    poison-quarantined.
     """
 
     name: str
@@ -76,7 +77,9 @@ class Rung(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Ladder(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A fault policy as data. The first rung that is true acts. ``name`` is also the namespace of its counts."""
+    """A fault policy as data. The first rung that is true acts. ``name`` is also the namespace of its
+    counts.
+    """
 
     name: str
     faults: list[str]
@@ -122,7 +125,9 @@ class AnnounceReply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def check_manifest(manifest: Manifest) -> None:
     """Raise Invalid (with JSON pointers) when a manifest cannot be accepted."""
-    problems: list[Problem] = []
+    from .ladders import ladder_problems  # here, because ladders are defined above and compiled there
+
+    problems: list[Problem] = ladder_problems(manifest.ladders)
 
     def wrong(path: str, text: str) -> None:
         problems.append(Problem(path, text))
