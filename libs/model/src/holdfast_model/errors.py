@@ -33,14 +33,20 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HoldfastError(Exception):
-    """Root of all errors that Holdfast raises on purpose. ``code`` travels over RPC, ``hint`` says what to do."""
+    """Root of all errors that Holdfast raises on purpose. ``code`` travels over RPC, ``hint`` says what to do.
+
+    ``reason`` is a provisioner's own code for what went wrong (``quota_exceeded``); people's choices depend on it.
+    """
 
     code = "internal"
+    current: object | None = None
+    """The newest state of what the caller decided on, where that helps; it travels along."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reason = reason
 
 
 class Temporary(HoldfastError):
@@ -48,8 +54,10 @@ class Temporary(HoldfastError):
 
     code = "temporary"
 
-    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, hint: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, reason=reason)
         self.retry_after = retry_after
 
 
@@ -161,7 +169,7 @@ def to_body(error: BaseException) -> ErrorBody:
     if isinstance(error, Temporary):
         return ErrorBody(error.code, error.message, error.hint, retry_after=error.retry_after)
     if isinstance(error, HoldfastError):
-        return ErrorBody(error.code, error.message, error.hint)
+        return ErrorBody(error.code, error.message, error.hint, current=error.current)
     return ErrorBody("internal", f"{type(error).__name__}: {error}")
 
 
@@ -170,7 +178,10 @@ def from_body(body: ErrorBody) -> HoldfastError:
     if body.code == Invalid.code:
         return Invalid(body.message, body.paths, hint=body.hint)
     kind = _BY_CODE.get(body.code, HoldfastError)
+    if kind is Conflict and body.current is not None:
+        kind = IllegalState  # work-items says "conflict" for both; only a wrong state comes with the state
     error = kind(body.message, hint=body.hint)
+    error.current = body.current
     if isinstance(error, Temporary):
         error.retry_after = body.retry_after
     return error
