@@ -1,0 +1,538 @@
+"""The commands that the in-memory twin interprets: ``COMMANDS[name](store, words) -> reply``.
+
+Replies have the shapes that :mod:`holdfast_store.kv` lists. A command that modifies nothing touches no
+watcher.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Words = list[bytes]
+Command = Callable[["Store", Words], Any]
+Value = TypeVar("Value")
+
+
+class Refused(Exception):  # noqa: N818 - the server's word for it
+    """The server answers this command with an error."""
+
+
+class ZSet(dict[bytes, float]):
+    """Members and scores, in the server's order when asked."""
+
+    def ordered(self) -> list[tuple[bytes, float]]:
+        return sorted(self.items(), key=lambda item: (item[1], item[0]))
+
+
+class Stream:
+    """Entries in the order of their ids, and the last id ever given out."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[tuple[int, int], dict[bytes, bytes]]] = []
+        self.last = (0, 0)
+
+
+class Store:
+    """The key space. Expired keys are dropped when they are looked at, which counts as a write."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._values: dict[bytes, Any] = {}
+        self._expiry: dict[bytes, float] = {}
+        self._writes: dict[bytes, int] = {}
+
+    def writes(self, key: bytes) -> int:
+        self.get(key)
+        return self._writes.get(key, 0)
+
+    def touch(self, key: bytes) -> None:
+        self._writes[key] = self._writes.get(key, 0) + 1
+
+    def get(self, key: bytes) -> Any:
+        at = self._expiry.get(key)
+        if at is not None and self.clock() >= at:
+            self.drop(key)
+        return self._values.get(key)
+
+    def typed(self, key: bytes, kind: type[Value]) -> Value | None:
+        """The value, which must be of ``kind`` if it is there."""
+        value = self.get(key)
+        if value is not None and type(value) is not kind:
+            raise Refused("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return value
+
+    def made(self, key: bytes, kind: type[Value]) -> Value:
+        """The value, made empty if it is missing."""
+        value = self.typed(key, kind)
+        if value is None:
+            value = self._values[key] = kind()
+        return value
+
+    def put(self, key: bytes, value: Any, expiry: float | None = None) -> None:
+        self._values[key] = value
+        self.set_expiry(key, expiry)
+        self.touch(key)
+
+    def drop(self, key: bytes) -> bool:
+        self._expiry.pop(key, None)
+        if self._values.pop(key, None) is None:
+            return False
+        self.touch(key)
+        return True
+
+    def expiry(self, key: bytes) -> float | None:
+        return self._expiry.get(key)
+
+    def set_expiry(self, key: bytes, at: float | None) -> None:
+        if at is None:
+            self._expiry.pop(key, None)
+        else:
+            self._expiry[key] = at
+
+    def wrote(self, key: bytes, changed: bool = True) -> None:
+        """Note a change of a collection; an empty one ceases to exist, as on the server (streams stay)."""
+        if changed:
+            value = self._values.get(key)
+            if not isinstance(value, Stream) and not value:
+                self._values.pop(key, None)
+                self._expiry.pop(key, None)
+            self.touch(key)
+
+    def live_keys(self) -> list[bytes]:
+        return sorted(k for k in list(self._values) if self.get(k) is not None)
+
+
+def _int(word: bytes) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise Refused("ERR value is not an integer or out of range") from None
+
+
+def _bound(word: bytes) -> tuple[float, bool]:
+    """A score bound and whether it is exclusive."""
+    return (float(word[1:]), True) if word.startswith(b"(") else (float(word), False)
+
+
+def _number(value: float) -> bytes:
+    return str(int(value)).encode() if value == int(value) else repr(value).encode()
+
+
+# ---- keys
+
+
+def _del(s: Store, w: Words) -> int:
+    return sum([s.get(k) is not None and s.drop(k) for k in w])
+
+
+def _exists(s: Store, w: Words) -> int:
+    return sum(s.get(k) is not None for k in w)
+
+
+def _type(s: Store, w: Words) -> bytes:
+    value = s.get(w[0])
+    names = {bytes: b"string", dict: b"hash", set: b"set", ZSet: b"zset", Stream: b"stream", list: b"list"}
+    return b"none" if value is None else names[type(value)]
+
+
+def _rename(s: Store, w: Words) -> bool:
+    value = s.get(w[0])
+    if value is None:
+        raise Refused("ERR no such key")
+    expiry = s.expiry(w[0])
+    s.drop(w[0])
+    s.drop(w[1])
+    s.put(w[1], value, expiry)
+    return True
+
+
+def _expire_in(unit: float, absolute: bool = False) -> Command:
+    def expire(s: Store, w: Words) -> int:
+        if s.get(w[0]) is None:
+            return 0
+        at = _int(w[1]) * unit + (0.0 if absolute else s.clock())
+        s.set_expiry(w[0], at)
+        s.touch(w[0])
+        s.get(w[0])
+        return 1
+
+    return expire
+
+
+def _persist(s: Store, w: Words) -> int:
+    if s.get(w[0]) is None or s.expiry(w[0]) is None:
+        return 0
+    s.set_expiry(w[0], None)
+    s.touch(w[0])
+    return 1
+
+
+def _left(unit: float) -> Command:
+    def left(s: Store, w: Words) -> int:
+        if s.get(w[0]) is None:
+            return -2
+        at = s.expiry(w[0])
+        return -1 if at is None else round((at - s.clock()) / unit)
+
+    return left
+
+
+def _scan(s: Store, w: Words) -> tuple[int, list[bytes]]:
+    options = dict(zip(w[1::2], w[2::2], strict=False))
+    pattern = options.get(b"MATCH", b"*").decode()
+    return 0, [k for k in s.live_keys() if fnmatch.fnmatchcase(k.decode(), pattern)]
+
+
+def _flushall(s: Store, w: Words) -> bool:
+    for key in s.live_keys():
+        s.drop(key)
+    return True
+
+
+# ---- strings
+
+
+def _set(s: Store, w: Words) -> bool | None:
+    key, value, options = w[0], w[1], [o.upper() for o in w[2:]]
+    old = s.get(key)
+    if (b"NX" in options and old is not None) or (b"XX" in options and old is None):
+        return None
+    expiry = s.expiry(key) if b"KEEPTTL" in options else None
+    for name, unit in ((b"PX", 0.001), (b"EX", 1.0)):
+        if name in options:
+            expiry = s.clock() + _int(options[options.index(name) + 1]) * unit
+    s.put(key, value, expiry)
+    return True
+
+
+def _incrby(s: Store, w: Words) -> int:
+    value = _int(s.typed(w[0], bytes) or b"0") + _int(w[1])
+    s.put(w[0], b"%d" % value, s.expiry(w[0]))
+    return value
+
+
+def _getdel(s: Store, w: Words) -> bytes | None:
+    value = s.typed(w[0], bytes)
+    s.drop(w[0])
+    return value
+
+
+# ---- hashes
+
+
+def _hset(s: Store, w: Words) -> int:
+    if len(w) < 3 or len(w) % 2 == 0:
+        raise Refused("ERR wrong number of arguments for 'hset' command")
+    fields = s.made(w[0], dict)
+    before = len(fields)
+    fields.update(zip(w[1::2], w[2::2], strict=True))
+    s.wrote(w[0])
+    return len(fields) - before
+
+
+def _hsetnx(s: Store, w: Words) -> int:
+    fields = s.made(w[0], dict)
+    if w[1] in fields:
+        return 0
+    fields[w[1]] = w[2]
+    s.wrote(w[0])
+    return 1
+
+
+def _hdel(s: Store, w: Words) -> int:
+    fields = s.typed(w[0], dict) or {}
+    gone = sum(fields.pop(f, None) is not None for f in w[1:])
+    s.wrote(w[0], bool(gone))
+    return gone
+
+
+def _hincrby(s: Store, w: Words) -> int:
+    fields = s.made(w[0], dict)
+    value = _int(fields.get(w[1], b"0")) + _int(w[2])
+    fields[w[1]] = b"%d" % value
+    s.wrote(w[0])
+    return value
+
+
+def _hash(s: Store, key: bytes) -> dict[bytes, bytes]:
+    return s.typed(key, dict) or {}
+
+
+# ---- sets
+
+
+def _sadd(s: Store, w: Words) -> int:
+    members = s.made(w[0], set)
+    before = len(members)
+    members.update(w[1:])
+    s.wrote(w[0], len(members) > before)
+    return len(members) - before
+
+
+def _srem(s: Store, w: Words) -> int:
+    members = s.typed(w[0], set) or set()
+    before = len(members)
+    members.difference_update(w[1:])
+    s.wrote(w[0], len(members) < before)
+    return before - len(members)
+
+
+def _combine(how: Callable[..., set[bytes]]) -> Command:
+    return lambda s, w: how(*(set(s.typed(k, set) or ()) for k in w))
+
+
+# ---- sorted sets
+
+
+def _zadd(s: Store, w: Words) -> int:
+    options = set()
+    i = 1
+    while w[i].upper() in (b"NX", b"XX", b"GT", b"LT", b"CH"):
+        options.add(w[i].upper())
+        i += 1
+    scores = s.made(w[0], ZSet)
+    added = changed = 0
+    for score, member in zip(w[i::2], w[i + 1 :: 2], strict=True):
+        old, new = scores.get(member), float(score)
+        if (old is None and b"XX" in options) or (old is not None and b"NX" in options):
+            continue
+        if old is not None and ((b"GT" in options and new <= old) or (b"LT" in options and new >= old)):
+            continue
+        added += old is None
+        changed += old != new
+        scores[member] = new
+    s.wrote(w[0], changed > 0)
+    if not scores:
+        s.drop(w[0])
+    return changed if b"CH" in options else added
+
+
+def _zincrby(s: Store, w: Words) -> float:
+    scores = s.made(w[0], ZSet)
+    scores[w[2]] = scores.get(w[2], 0.0) + float(w[1])
+    s.wrote(w[0])
+    return scores[w[2]]
+
+
+def _zrem(s: Store, w: Words) -> int:
+    scores = s.typed(w[0], ZSet) or ZSet()
+    gone = sum(scores.pop(m, None) is not None for m in w[1:])
+    s.wrote(w[0], bool(gone))
+    return gone
+
+
+def _between(s: Store, key: bytes, low: bytes, high: bytes) -> list[tuple[bytes, float]]:
+    (least, after), (most, before) = _bound(low), _bound(high)
+    return [
+        (m, score)
+        for m, score in (s.typed(key, ZSet) or ZSet()).ordered()
+        if (score > least if after else score >= least) and (score < most if before else score <= most)
+    ]
+
+
+def _options(found: list[tuple[bytes, float]], options: Words) -> list[Any]:
+    upper = [o.upper() for o in options]
+    if b"LIMIT" in upper:
+        at = upper.index(b"LIMIT")
+        start, count = _int(options[at + 1]), _int(options[at + 2])
+        found = found[start:] if count < 0 else found[start : start + count]
+    return found if b"WITHSCORES" in upper else [m for m, _ in found]
+
+
+def _zrangebyscore(s: Store, w: Words) -> list[Any]:
+    return _options(_between(s, w[0], w[1], w[2]), w[3:])
+
+
+def _zrevrangebyscore(s: Store, w: Words) -> list[Any]:
+    return _options(_between(s, w[0], w[2], w[1])[::-1], w[3:])
+
+
+def _slice(length: int, start: bytes, stop: bytes) -> slice:
+    first, last = _int(start), _int(stop)
+    first = max(0, first + length if first < 0 else first)
+    last = last + length if last < 0 else last
+    return slice(first, max(last + 1, first))
+
+
+def _zrange(s: Store, w: Words) -> list[Any]:
+    upper = [o.upper() for o in w[3:]]
+    if b"BYSCORE" in upper:
+        if b"REV" in upper:
+            return _options(_between(s, w[0], w[2], w[1])[::-1], w[3:])
+        return _options(_between(s, w[0], w[1], w[2]), w[3:])
+    found = (s.typed(w[0], ZSet) or ZSet()).ordered()
+    if b"REV" in upper:
+        found = found[::-1]
+    return _options(found[_slice(len(found), w[1], w[2])], w[3:])
+
+
+def _drop_members(s: Store, key: bytes, members: list[tuple[bytes, float]]) -> int:
+    return _zrem(s, [key, *(m for m, _ in members)])
+
+
+def _zremrangebyscore(s: Store, w: Words) -> int:
+    return _drop_members(s, w[0], _between(s, w[0], w[1], w[2]))
+
+
+def _zremrangebyrank(s: Store, w: Words) -> int:
+    found = (s.typed(w[0], ZSet) or ZSet()).ordered()
+    return _drop_members(s, w[0], found[_slice(len(found), w[1], w[2])])
+
+
+# ---- streams
+
+
+def _id(word: bytes, missing: int) -> tuple[int, int]:
+    if word == b"-":
+        return (0, 0)
+    if word == b"+":
+        return (1 << 64, 1 << 64)
+    ms, _, seq = word.partition(b"-")
+    return (_int(ms), _int(seq) if seq else missing)
+
+
+def _id_text(at: tuple[int, int]) -> bytes:
+    return b"%d-%d" % at
+
+
+def _trim(stream: Stream, words: Words) -> int:
+    """``MAXLEN|MINID [=|~] threshold``; the twin trims exactly where the server may stop at a block."""
+    rest = [o for o in words[1:] if o not in (b"=", b"~")]
+    if words[0].upper() == b"MAXLEN":
+        keep = max(0, len(stream.entries) - _int(rest[0]))
+    else:
+        keep = bisect_left(stream.entries, _id(rest[0], 0), key=lambda e: e[0])
+    del stream.entries[:keep]
+    return keep
+
+
+def _xadd(s: Store, w: Words) -> bytes | None:
+    at = w.index(b"*") if b"*" in w[:7] else -1
+    if at < 1:
+        raise Refused("ERR only XADD with * is supported")
+    options = [o for o in w[1:at] if o.upper() != b"NOMKSTREAM"]
+    if len(options) < at - 1 and s.get(w[0]) is None:
+        return None
+    stream = s.made(w[0], Stream)
+    ms = int(s.clock() * 1000)
+    stream.last = (ms, 0) if ms > stream.last[0] else (stream.last[0], stream.last[1] + 1)
+    stream.entries.append((stream.last, dict(zip(w[at + 1 :: 2], w[at + 2 :: 2], strict=True))))
+    if options:
+        _trim(stream, options)
+    s.wrote(w[0])
+    return _id_text(stream.last)
+
+
+def _span(stream: Stream, low: bytes, high: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    def where(e: tuple[tuple[int, int], dict[bytes, bytes]]) -> tuple[int, int]:
+        return e[0]
+
+    find_low = bisect_right if low.startswith(b"(") else bisect_left
+    find_high = bisect_left if high.startswith(b"(") else bisect_right
+    first = find_low(stream.entries, _id(low.removeprefix(b"("), 0), key=where)
+    last = find_high(stream.entries, _id(high.removeprefix(b"("), (1 << 64) - 1), key=where)
+    return [(_id_text(i), dict(f)) for i, f in stream.entries[first:last]]
+
+
+def _xrange(s: Store, w: Words, reverse: bool = False) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    stream = s.typed(w[0], Stream)
+    if stream is None:
+        return []
+    low, high = (w[2], w[1]) if reverse else (w[1], w[2])
+    found = _span(stream, low, high)
+    if reverse:
+        found.reverse()
+    return found[: _int(w[4])] if len(w) > 3 else found
+
+
+def _xdel(s: Store, w: Words) -> int:
+    stream = s.typed(w[0], Stream)
+    if stream is None:
+        return 0
+    ids = {_id(i, 0) for i in w[1:]}
+    before = len(stream.entries)
+    stream.entries = [e for e in stream.entries if e[0] not in ids]
+    s.wrote(w[0], len(stream.entries) < before)
+    return before - len(stream.entries)
+
+
+def _xtrim(s: Store, w: Words) -> int:
+    stream = s.typed(w[0], Stream)
+    gone = _trim(stream, w[1:]) if stream is not None else 0
+    s.wrote(w[0], gone > 0)
+    return gone
+
+
+def _xlen(s: Store, w: Words) -> int:
+    stream = s.typed(w[0], Stream)
+    return len(stream.entries) if stream is not None else 0
+
+
+COMMANDS: dict[str, Command] = {
+    "PING": lambda s, w: True,
+    "FLUSHALL": _flushall,
+    "DEL": _del,
+    "UNLINK": _del,
+    "EXISTS": _exists,
+    "TYPE": _type,
+    "RENAME": _rename,
+    "EXPIRE": _expire_in(1.0),
+    "PEXPIRE": _expire_in(0.001),
+    "EXPIREAT": _expire_in(1.0, absolute=True),
+    "PEXPIREAT": _expire_in(0.001, absolute=True),
+    "PERSIST": _persist,
+    "TTL": _left(1.0),
+    "PTTL": _left(0.001),
+    "SCAN": _scan,
+    "GET": lambda s, w: s.typed(w[0], bytes),
+    "MGET": lambda s, w: [v if isinstance(v := s.get(k), bytes) else None for k in w],
+    "SET": _set,
+    "SETNX": lambda s, w: 1 if _set(s, [*w, b"NX"]) else 0,
+    "GETDEL": _getdel,
+    "INCR": lambda s, w: _incrby(s, [w[0], b"1"]),
+    "DECR": lambda s, w: _incrby(s, [w[0], b"-1"]),
+    "INCRBY": _incrby,
+    "HSET": _hset,
+    "HSETNX": _hsetnx,
+    "HDEL": _hdel,
+    "HINCRBY": _hincrby,
+    "HGET": lambda s, w: _hash(s, w[0]).get(w[1]),
+    "HMGET": lambda s, w: [_hash(s, w[0]).get(f) for f in w[1:]],
+    "HGETALL": lambda s, w: dict(_hash(s, w[0])),
+    "HKEYS": lambda s, w: list(_hash(s, w[0])),
+    "HVALS": lambda s, w: list(_hash(s, w[0]).values()),
+    "HLEN": lambda s, w: len(_hash(s, w[0])),
+    "HEXISTS": lambda s, w: int(w[1] in _hash(s, w[0])),
+    "HSCAN": lambda s, w: (0, dict(_hash(s, w[0]))),
+    "SADD": _sadd,
+    "SREM": _srem,
+    "SMEMBERS": lambda s, w: set(s.typed(w[0], set) or ()),
+    "SCARD": lambda s, w: len(s.typed(w[0], set) or ()),
+    "SISMEMBER": lambda s, w: int(w[1] in (s.typed(w[0], set) or ())),
+    "SSCAN": lambda s, w: (0, sorted(s.typed(w[0], set) or ())),
+    "SINTER": _combine(set.intersection),
+    "SUNION": _combine(set.union),
+    "SDIFF": _combine(set.difference),
+    "ZADD": _zadd,
+    "ZINCRBY": _zincrby,
+    "ZREM": _zrem,
+    "ZSCORE": lambda s, w: (s.typed(w[0], ZSet) or ZSet()).get(w[1]),
+    "ZMSCORE": lambda s, w: [(s.typed(w[0], ZSet) or ZSet()).get(m) for m in w[1:]],
+    "ZCARD": lambda s, w: len(s.typed(w[0], ZSet) or ()),
+    "ZCOUNT": lambda s, w: len(_between(s, w[0], w[1], w[2])),
+    "ZRANGE": _zrange,
+    "ZREVRANGE": lambda s, w: _zrange(s, [*w, b"REV"]),
+    "ZRANGEBYSCORE": _zrangebyscore,
+    "ZREVRANGEBYSCORE": _zrevrangebyscore,
+    "ZREMRANGEBYSCORE": _zremrangebyscore,
+    "ZREMRANGEBYRANK": _zremrangebyrank,
+    "XADD": _xadd,
+    "XRANGE": _xrange,
+    "XREVRANGE": lambda s, w: _xrange(s, w, reverse=True),
+    "XDEL": _xdel,
+    "XTRIM": _xtrim,
+    "XLEN": _xlen,
+}
