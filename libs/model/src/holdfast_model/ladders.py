@@ -110,7 +110,7 @@ class CompiledLadder:
                     i: ReviewMark(m.added, m.resolved or old.count) if _resolved(reviews.get(i), fault) else m
                     for i, m in old.reviews.items()
                 }
-                return {**counts, self.name: Tally(old.count + 1, fault.episode, marks)}
+                return {**counts, self.name: Tally(old.count + 1, fault.episode, marks, not self.resets)}
 
     def admission(self, fault: Fault, node_type: str | None) -> Admission:
         """Whether this fault counts here. Review nodes never climb a ladder."""

@@ -59,11 +59,15 @@ class ReviewMark(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Tally(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Faults of one node in one namespace. ``episode`` is that of the newest one counted."""
+    """Faults of one node in one namespace. ``episode`` is that of the newest one counted.
+
+    ``keeps``: recovery does not clear this count.
+    """
 
     count: int
     episode: str = ""
     reviews: dict[str, ReviewMark] = {}
+    keeps: bool = False
 
 
 NodeCounts = dict[str, Tally]
@@ -82,11 +86,9 @@ def decode_counts(data: bytes | None) -> NodeCounts:
     return _DECODER.decode(data) if data else {}
 
 
-def without_episode(counts: NodeCounts, episode: str, resets: Container[str]) -> NodeCounts:
-    """The counts that outlive the end of ``episode``: of other episodes, and of namespaces that never
-    reset.
-    """
-    return {n: t for n, t in counts.items() if n not in resets or t.episode != episode}
+def without_episode(counts: NodeCounts, episode: str) -> NodeCounts:
+    """The counts that outlive the end of ``episode``: those of other episodes, and those that recovery keeps."""
+    return {n: t for n, t in counts.items() if t.keeps or t.episode != episode}
 
 
 class FaultCounts:
