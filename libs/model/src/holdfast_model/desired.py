@@ -89,12 +89,17 @@ class DesiredGraph:
             self._enter(rows)
             self._bury(gone)
 
-    def take_delta(self) -> Delta:
-        """What has changed since the journal was last emptied, as final values; empties the journal."""
+    def delta(self) -> Delta:
+        """What has changed since the journal was last emptied, as final values; the journal stays."""
         delta = Delta({}, {})
         for rows, gone in self._journal:
             delta.rows.update((i, self.rows.get(i)) for i in rows)
             delta.gone.update((gone_field(k), self.gone.get(k)) for k in gone)
+        return delta
+
+    def take_delta(self) -> Delta:
+        """:meth:`delta`; empties the journal, so that nothing can be undone any more."""
+        delta = self.delta()
         self._journal.clear()
         return delta
 
