@@ -87,7 +87,7 @@ def decode_counts(data: bytes | None) -> NodeCounts:
 
 
 def without_episode(counts: NodeCounts, episode: str) -> NodeCounts:
-    """The counts that outlive the end of ``episode``: those of other episodes, and those that recovery keeps."""
+    """The counts that outlive the end of ``episode``: of other episodes, and those that recovery keeps."""
     return {n: t for n, t in counts.items() if t.keeps or t.episode != episode}
 
 

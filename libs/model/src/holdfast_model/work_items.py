@@ -268,6 +268,28 @@ class CreateReply(msgspec.Struct, frozen=True):
     created: bool
 
 
+class Verb(StrEnum):
+    """The verbs of :class:`WorkItemCommand`."""
+
+    CLAIM = "claim"
+    START = "start"
+    COMPLETE = "complete"
+    REJECT = "reject"
+    RELEASE = "release"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    DELEGATE = "delegate"
+    ACCEPT = "accept"
+    DECLINE = "decline"
+    ESCALATE = "escalate"
+    EXTEND = "extend"
+    CANCEL = "cancel"
+    OBSOLETE = "obsolete"
+    FAULT = "fault"
+    SIGNAL = "signal"
+    NOTE = "note"
+
+
 class WorkItemCommand(Strict, frozen=True, kw_only=True):
     """A transition, note or signal. The verb is the subject's last token.
 
@@ -300,9 +322,9 @@ class WorkItemEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """``data`` of every CloudEvent on ``workitem.<tenant>.<graph or _>.<name>``.
 
     ``status`` is the one after the event. ``detail`` says why in words; ``note``, ``outcome`` and ``data``
-    are the decision's. ``decide`` is the command that decides the item, in ``created`` only. Reaching a
-    terminal status always emits the event of its name in lower case. The CloudEvent's subject is the item's
-    id.
+    are the decision's. ``breach`` is what a missed deadline led to. ``decide`` is the command that decides
+    the item, in ``created`` only. Reaching a terminal status always emits the event of its name in lower
+    case. The CloudEvent's subject is the item's id.
     """
 
     id: str
@@ -328,6 +350,7 @@ class WorkItemEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     permitted_outcomes: tuple[str, ...] = ()
     claim_deadline: Instant | None = None
     expires_at: Instant | None = None
+    breach: BreachDecision | None = None
     decide: str = ""
 
 
