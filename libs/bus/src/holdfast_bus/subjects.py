@@ -104,6 +104,12 @@ def workitem_event(tenant: str, graph: str, event: str) -> str:
     return f"workitem.{_graph(tenant, graph or NOBODY)}.{_word(event, 'event')}"
 
 
+def told(family: str, tenant: str, graph: str = "*") -> str:
+    """What one family of events says about a graph, or about all graphs of a tenant (a filter for subscribers)."""
+    check_label(tenant, "tenant")
+    return f"{Family(family)}.{tenant}.{graph if graph == '*' else check_label(graph, 'graph')}.>"
+
+
 def event(event: Event) -> str:
     """The subject an event is published on."""
     return f"{event.family}.{_graph(event.tenant, event.graph or NOBODY)}.{_word(event.name, 'event')}"
