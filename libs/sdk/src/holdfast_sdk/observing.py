@@ -1,0 +1,132 @@
+"""Answers what is really there, node by node and bounded; one that fails is UNKNOWN, never an error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+
+from holdfast_model.errors import HoldfastError
+from holdfast_model.messages import Observation, ObserveItem, ObserveReply, ObserveRequest, Status
+
+from .context import Context
+from .handlers import Act, Bound, Discover, ObserveMany
+from .nodes import Node
+from .states import observation_of
+
+log = logging.getLogger("holdfast.sdk")
+
+OBSERVE_FAILED = "observe_failed"
+NOT_OBSERVED = "not_observed"
+NO_OBSERVER = "no_observer"
+TIMEOUT = "timeout"
+
+Now = Callable[[], float]
+
+
+class Observer:
+    """Observes nodes of one type. All requests share the type's ``concurrency``."""
+
+    def __init__(self, bound: Bound, now: Now) -> None:
+        self._bound = bound
+        self._now = now
+        self._room = asyncio.Semaphore(bound.type.concurrency)
+
+    async def observe(self, request: ObserveRequest) -> ObserveReply:
+        """One observation per node asked for; ``leftovers`` where the request wants them and the type finds
+        any.
+        """
+        bound = self._bound
+        if not request.nodes:
+            seen: dict[str, Observation] = {}
+        elif bound.observe_many is not None:
+            seen = await self._many(bound.observe_many, request)
+        elif bound.observe is not None:
+            seen = await self._each(bound.observe, request)
+        else:
+            text = f"type {request.type!r} has no observe"
+            seen = {item.node: Observation(Status.UNKNOWN, NO_OBSERVER, text) for item in request.nodes}
+        leftovers: list[str] = []
+        if request.discover and bound.discover is not None:
+            leftovers = await self._leftovers(bound.discover, request)
+        return ObserveReply(seen, leftovers)
+
+    async def _each(self, observe: Act, request: ObserveRequest) -> dict[str, Observation]:
+        """Lanes instead of a task per node: thousands of cheap observations cost next to nothing."""
+        seen: dict[str, Observation] = {}
+        items = iter(request.nodes)
+        lanes = min(self._bound.type.concurrency, len(request.nodes))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(lanes):
+                group.create_task(self._lane(observe, request, items, seen))
+        return seen
+
+    async def _lane(
+        self,
+        observe: Act,
+        request: ObserveRequest,
+        items: Iterator[ObserveItem],
+        seen: dict[str, Observation],
+    ) -> None:
+        for item in items:
+            async with self._room:
+                seen[item.node] = await self._one(observe, request, item)
+
+    async def _one(self, observe: Act, request: ObserveRequest, item: ObserveItem) -> Observation:
+        timeout = self._bound.type.timeout
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return observation_of(await observe(self._node(request, item), self._context(request, item.node)))
+        except Exception as e:  # noqa: BLE001 - the author's code; its failure is what is known of this node
+            return _unknown(e, timeout, limit.expired(), f"{request.type} {item.node}")
+
+    async def _many(self, observe: ObserveMany, request: ObserveRequest) -> dict[str, Observation]:
+        timeout = self._bound.type.timeout
+        limit = asyncio.timeout(timeout)
+        nodes = [self._node(request, item) for item in request.nodes]
+        try:
+            async with limit, self._room:
+                answers = await observe(nodes, self._context(request, ""))
+        except Exception as e:  # noqa: BLE001 - as above, for the whole batch
+            unknown = _unknown(e, timeout, limit.expired(), f"{len(nodes)} {request.type}")
+            return {node.id: unknown for node in nodes}
+        return {node.id: _answer(node.id, answers.get(node.id)) for node in nodes}
+
+    async def _leftovers(self, discover: Discover, request: ObserveRequest) -> list[str]:
+        desired = {item.node for item in request.nodes if item.present}
+        try:
+            async with asyncio.timeout(self._bound.type.timeout):
+                found = list(await discover(self._context(request, "")))
+        except Exception as e:  # noqa: BLE001 - nothing discovered is a safe answer: leftovers are found next time
+            log.warning("discover of %s failed: %s: %s", request.type, type(e).__name__, e)
+            return []
+        return [id for id in found if id not in desired]
+
+    def _node(self, request: ObserveRequest, item: ObserveItem) -> Node[object]:
+        return Node(
+            item.node, request.type, item.spec, self._bound.codec, item.digest, item.depends_on,
+            request.tenant, request.graph, request.incarnation, item.present,
+        )  # fmt: skip
+
+    def _context(self, request: ObserveRequest, node: str) -> Context:
+        deadline = self._now() + self._bound.type.timeout
+        return Context(request.tenant, request.graph, request.incarnation, node, 0, 0, deadline)
+
+
+def _answer(node: str, answer: object) -> Observation:
+    if answer is None:
+        return Observation(Status.UNKNOWN, NOT_OBSERVED, f"observe_many left out {node!r}")
+    try:
+        return observation_of(answer)
+    except TypeError as e:
+        return Observation(Status.UNKNOWN, OBSERVE_FAILED, str(e))
+
+
+def _unknown(error: Exception, timeout: float, timed_out: bool, what: str) -> Observation:
+    if timed_out and isinstance(error, TimeoutError):
+        return Observation(Status.UNKNOWN, TIMEOUT, f"took longer than {timeout:g} s")
+    if isinstance(error, HoldfastError):
+        return Observation(Status.UNKNOWN, error.reason or OBSERVE_FAILED, error.message)
+    log.warning("observing %s failed", what, exc_info=error)
+    return Observation(Status.UNKNOWN, OBSERVE_FAILED, f"{type(error).__name__}: {error}")

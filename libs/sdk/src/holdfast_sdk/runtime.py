@@ -1,0 +1,207 @@
+"""The process of a domain: workers, observers, announcer and hooks. Clients are made here only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+from holdfast_bus.service import ServiceApp
+
+from holdfast_bus import subjects
+from holdfast_bus.bus import Bus
+from holdfast_bus.settings import BusSettings
+from holdfast_bus.streams import RESULTS, STATE, step_durable
+from holdfast_bus.work import WorkQueue
+from holdfast_model.errors import Invalid, NotFound, Problem, Temporary
+from holdfast_model.fault_engine import EvaluateRequest
+from holdfast_model.manifest import Announcement
+from holdfast_model.messages import CompileRequest, ObserveRequest, Progress, ResultBatch
+from holdfast_model.names import AI_REVIEW
+
+from .announcer import Announcer, is_older
+from .domain import Domain
+from .handlers import Bound
+from .observing import Observer
+from .policies import evaluate
+from .progress import ProgressFeed
+from .reviews import bind_reviewer
+from .running import Runner
+from .watching import watch
+from .worker import Worker
+
+log = logging.getLogger("holdfast.sdk")
+
+ANNOUNCE_TIMEOUT = 5.0
+M = TypeVar("M")
+
+
+class RuntimeSettings(BusSettings):
+    """Settings of a domain's process (environment, prefix ``HOLDFAST_``). ``instance`` names this replica."""
+
+    instance: str = ""
+
+
+class DomainService:
+    """Everything one instance of a domain runs. ``start`` and ``stop`` are called by the bus's lifespan."""
+
+    def __init__(self, domain: Domain, handlers: tuple[object, ...], bus: Bus, settings: RuntimeSettings) -> None:
+        self.domain = domain
+        self.manifest = domain.manifest()
+        self.bound = domain.bind(handlers)
+        self.instance = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._bus = bus
+        self._settings = settings
+        self._observers: dict[str, Observer] = {}
+        self._workers: dict[str, Worker] = {}
+        self._queues: list[WorkQueue] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pulls: list[asyncio.Task[None]] = []
+        self._announcer: Announcer | None = None
+        self._superseded_by = ""
+        bus.rpc(subjects.rpc_domain(domain.name, "compile"), queue=domain.name)(self.compile)
+        bus.rpc(subjects.rpc_domain(domain.name, "observe"), queue=domain.name)(self.observe)
+        if domain.evaluates is not None:
+            bus.rpc(subjects.rpc_domain(domain.name, "evaluate"), queue=domain.name)(self.evaluate)
+
+    # ---- lifespan
+
+    async def start(self) -> None:
+        """Connected, nothing flows yet: hooks, then queues, then the first announcement (in the
+        background).
+        """
+        for hook in self.domain.startup:
+            await hook()
+        feed = ProgressFeed(self._send_progress)
+        self._spawn(feed.run(), "progress")
+        for name, bound in self._served().items():
+            self._observers[name] = Observer(bound, time.time)
+            self._workers[name] = self._work(name, bound, feed)
+            if bound.watch is not None:
+                self._spawn(watch(bound.watch, self._publish_change, name), f"watch {name}")
+        slots = {name: worker.slots for name, worker in self._workers.items()}
+        self._announcer = Announcer(self._ask, self.manifest, self.instance, slots, self._hear)
+        self._spawn(self._announcer.run(), "announcer")
+
+    async def stop(self) -> None:
+        """Pull nothing more, say goodbye, finish what runs, hand back the rest, then the author's hooks."""
+        for pull in self._pulls:
+            pull.cancel()
+        await asyncio.gather(*self._pulls, return_exceptions=True)
+        if self._announcer is not None:
+            await self._announcer.leave()
+        patience = self._settings.graceful_timeout / 2
+        await asyncio.gather(*(w.drain(patience) for w in self._workers.values()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for queue in self._queues:
+            await queue.close()
+        for hook in self.domain.shutdown:
+            await hook()
+
+    # ---- RPC
+
+    async def compile(self, data: bytes) -> object:
+        request = _decoded(data, CompileRequest)
+        self._must_be_newest()
+        return await asyncio.to_thread(self.domain.compile, request.spec, request.tenant, request.graph)
+
+    async def observe(self, data: bytes) -> object:
+        request = _decoded(data, ObserveRequest)
+        self._must_be_newest()
+        observer = self._observers.get(request.type)
+        if observer is None:
+            raise NotFound(f"domain {self.domain.name!r} has no type {request.type!r}")
+        return await observer.observe(request)
+
+    async def evaluate(self, data: bytes) -> object:
+        assert self.domain.evaluates is not None
+        return await evaluate(self.domain.evaluates, _decoded(data, EvaluateRequest))
+
+    # ---- parts
+
+    def _served(self) -> dict[str, Bound]:
+        served = dict(self.bound)
+        if self.domain.reviews is not None:
+            options = self.domain.review_options
+            served[AI_REVIEW] = bind_reviewer(self.domain.reviews, options.timeout, options.concurrency)
+        return served
+
+    def _work(self, name: str, bound: Bound, feed: ProgressFeed) -> Worker:
+        durable = step_durable(self.domain.name, name)
+        queue = self._bus.work_queue(durable)
+        self._queues.append(queue)
+        runner = Runner(bound, report=feed.report)
+        worker = Worker(runner, queue, self._publish_results, self.domain.version, durable.ack_wait)
+        self._pulls.append(asyncio.create_task(worker.pull(), name=f"pull {name}"))
+        self._spawn(worker.heartbeat(), f"heartbeat {name}")
+        return worker
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._bus.fail(error)
+
+    def _hear(self, newest: str) -> None:
+        """The planner said which version is the highest live one: older instances stand back, until it is
+        gone.
+        """
+        older = is_older(self.domain.version, newest)
+        if older and not self._superseded_by:
+            log.warning("version %s is live; %s pulls nothing more", newest, self.domain.version)
+        if not older and self._superseded_by:
+            log.info("version %s is gone; pulling again", self._superseded_by)
+        self._superseded_by = newest if older else ""
+        for worker in self._workers.values():
+            if older:
+                worker.pause()
+            else:
+                worker.resume()
+
+    def _must_be_newest(self) -> None:
+        if self._superseded_by:
+            raise Temporary(f"version {self._superseded_by} of domain {self.domain.name!r} answers", retry_after=0.1)
+
+    # ---- edges
+
+    async def _ask(self, announcement: Announcement) -> bytes:
+        return await self._bus.request(subjects.rpc_planner("announce"), announcement, timeout=ANNOUNCE_TIMEOUT)
+
+    async def _publish_results(self, partition: int, results: ResultBatch, traceparent: str) -> None:
+        headers = {"traceparent": traceparent} if traceparent else None
+        body = msgspec.json.encode(results)
+        await self._bus.publish(subjects.result(partition), body, stream=RESULTS.name, headers=headers)
+
+    async def _publish_change(self, tenant: str, graph: str, body: bytes) -> None:
+        await self._bus.publish(subjects.state(tenant, graph), body, stream=STATE.name)
+
+    async def _send_progress(self, progress: Progress) -> None:
+        await self._bus.hint(subjects.progress(progress.tenant, progress.graph), msgspec.json.encode(progress))
+
+
+def build(domain: Domain, *handlers: object, settings: RuntimeSettings | None = None) -> ServiceApp:
+    """The service of a domain, ready to run. Raises Invalid when types lack handlers or the manifest is
+    wrong.
+    """
+    chosen = settings or RuntimeSettings()
+    bus = Bus(chosen, domain.name, domain.version)
+    service = DomainService(domain, handlers, bus, chosen)
+    return bus.app(on_start=[service.start], on_stop=[service.stop])
+
+
+def _decoded(data: bytes, kind: type[M]) -> M:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as e:
+        raise Invalid(f"not a {kind.__name__}: {e}", [Problem("", str(e))]) from e
