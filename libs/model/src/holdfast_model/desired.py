@@ -59,6 +59,8 @@ class DesiredGraph:
         self._reviews: dict[str, set[str]] = {}  # target -> review nodes that speak of it
         self._order = TopologicalOrder()
         self._journal: list[_Undo] = []
+        self._touched: dict[str, None] = {}
+        self._touched_gone: dict[type_key, None] = {}
 
     # ---- reading
 
@@ -75,6 +77,14 @@ class DesiredGraph:
     def reviews_of(self, node: str) -> frozenset[str]:
         """Ids of the built-in review nodes whose target is ``node``."""
         return frozenset(self._reviews.get(node, ()))
+
+    def drain(self) -> tuple[dict[str, Node | None], dict[type_key, Tombstone | None]]:
+        """Nodes whose merge or visible edges may have changed since the last call, and tombstones: as they are now."""
+        nodes = {i: self.nodes.get(i) for i in self._touched}
+        gone = {k: self.gone.get(k) for k in self._touched_gone}
+        self._touched.clear()
+        self._touched_gone.clear()
+        return nodes, gone
 
     # ---- journal
 
@@ -245,7 +255,8 @@ class DesiredGraph:
 
     def _disagreement(self, node: str, new: Declaration) -> str:
         theirs = "; ".join(f"{o}: {d.type} {bytes(d.spec).decode()}" for o, d in self.rows[node].declarations)
-        return f"node {node!r} is declared differently by another blueprint ({theirs}; here: {new.type} {bytes(new.spec).decode()})"
+        ours = f"{new.type} {bytes(new.spec).decode()}"
+        return f"node {node!r} is declared differently by another blueprint ({theirs}; here: {ours})"
 
     def _change(self, changed: dict[str, Row | None], check: Iterable[str], where: Mapping[str, str]) -> Change:
         """Enter rows, journal them, bury what went, and check that no edge of ``check`` dangles."""
@@ -312,6 +323,7 @@ class DesiredGraph:
             self._bury(graves)
 
     def _bury(self, graves: Mapping[type_key, Tombstone | None]) -> None:
+        self._touched_gone.update(dict.fromkeys(graves))
         for key, tombstone in graves.items():
             if tombstone is None:
                 self.gone.pop(key, None)
@@ -323,6 +335,7 @@ class DesiredGraph:
     def _enter(self, changed: Mapping[str, Row | None]) -> None:
         """Put rows in place and bring every derived structure up to date: O(changes), except for bulk changes."""
         touched = self._merge(changed)
+        self._touched.update(touched)
         nodes, above, below = self.nodes, self._above, self._below
         bulk = len(touched) > 1000 and len(touched) * _REBUILD_SHARE >= len(nodes)
         # First every edge that goes, then those that come: a reversed edge must not look like a cycle.
