@@ -38,16 +38,20 @@ hf:domains               hash       domain@version -> manifest and heartbeats (J
 hf:claims                hash       node type -> domain                                  planners
 hf:prefs                 hash       JSON [tenant or "", name] -> value                   planners, CLI
 hf:wi:tenants            set        tenants that have WorkItems; written first           work-items
-hf:wi:{t}:<id>           hash       one WorkItem                                         work-items
+hf:wi:{t}:<id>           hash       one WorkItem: item (JSON), version, status           work-items
 hf:wi:{t}:active:<ref>   string     callerRef -> id of its active item                   work-items
+hf:wi:{t}:newest:<ref>   string     callerRef -> id of its newest item in any status     work-items
 hf:wi:{t}:request:<key>  string     request key -> id                                    work-items
 hf:wi:{t}:all            sorted set ids, scored by creation (s)                          work-items
-hf:wi:{t}:status:<s>     set        ids by status; likewise assignee:<a>, user:<u> and   work-items
-                                    group:<g> (candidates), graph:<g>
-hf:wi:{t}:open           set        active items that the whole tenant may act on        work-items
-hf:wi:{t}:due            sorted set <kind>:<id>, scored by deadline (s)                  work-items
-hf:wi:{t}:audit:<id>     stream     history of one item                                  work-items
-hf:wi:{t}:out            stream     outbox                                               work-items
+hf:wi:{t}:status:<s>     sorted set ids by status, scored by creation (s); likewise      work-items
+                                    assignee:<a> and graph:<g or _>, and of active
+                                    items the candidates user:<u> and group:<g>
+hf:wi:{t}:open           sorted set active items that the whole tenant may act on        work-items
+hf:wi:{t}:due            sorted set ids, scored by their running deadline (s)            work-items
+hf:wi:{t}:audit:<id>     stream     history of one item: e entry (JSON), o op id         work-items
+hf:wi:{t}:audit          stream     history of all, refusals included; bounded           work-items
+hf:wi:{t}:out            stream     outbox: e event (JSON)                               work-items
+hf:wi:{t}:relay          string     who publishes the outbox just now (PX)               work-items
 ======================== ========== ==================================================== ================
 """
 
@@ -175,6 +179,10 @@ def wi_active(tenant: str, caller_ref: str) -> str:
     return _item(tenant, f"active:{caller_ref}")
 
 
+def wi_newest(tenant: str, caller_ref: str) -> str:
+    return _item(tenant, f"newest:{caller_ref}")
+
+
 def wi_request(tenant: str, request: str) -> str:
     return _item(tenant, f"request:{request}")
 
@@ -213,6 +221,14 @@ def wi_due(tenant: str) -> str:
 
 def wi_audit(tenant: str, item: str) -> str:
     return _item(tenant, f"audit:{item}")
+
+
+def wi_audit_all(tenant: str) -> str:
+    return _item(tenant, "audit")
+
+
+def wi_relay(tenant: str) -> str:
+    return _item(tenant, "relay")
 
 
 def wi_out(tenant: str) -> str:
