@@ -1,0 +1,62 @@
+"""One line for one event, as a person wants to read it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+from .session import Seen
+
+_STYLE = {
+    "graph": "cyan",
+    "node": "yellow",
+    "fault": "red",
+    "workitem": "magenta",
+}
+_QUIET = {("node", "progress")}
+
+
+def narrate(seen: Seen, *, everything: bool = False) -> Text | None:
+    """The line, or None for an event that would only be noise (unless ``everything``)."""
+    if (seen.family, seen.name) in _QUIET and not everything:
+        return None
+    clock = seen.time[11:19] or "--:--:--"
+    head = Text.assemble(
+        (clock, "dim"), " ", (f"{seen.family}.{seen.name}", _STYLE.get(seen.family, "")), " ", seen.graph
+    )
+    told = _told(seen)
+    return Text.assemble(head, "  ", told) if told else head
+
+
+def _told(seen: Seen) -> str:
+    data = seen.data
+    if seen.family == "workitem":
+        return _workitem(seen.name, data)
+    if seen.family == "graph":
+        return _graph(seen.name, data)
+    node = str(data.get("node") or seen.node)
+    why = ": ".join(str(data[key]) for key in ("reason", "detail") if data.get(key))
+    return f"{node}  {why}".strip()
+
+
+def _workitem(name: str, data: dict[str, Any]) -> str:
+    text = f"{data.get('id', '')}  {data.get('title', '')}".strip()
+    if name == "created" and data.get("decide"):
+        return f"{text}  ->  {data['decide']}"
+    if data.get("outcome"):
+        return f"{text}  {data['outcome']} by {data.get('actor', '?')}"
+    return text
+
+
+def _graph(name: str, data: dict[str, Any]) -> str:
+    if name == "rejected":
+        problems = data.get("problems") or data.get("paths") or []
+        places = "; ".join(f"{p.get('path', '')}: {p.get('message', '')}" for p in problems[:3])
+        return places or str(data.get("message", ""))
+    parts = [
+        f"{key} {data[key]}" for key in ("version", "nodes", "added", "updated", "removed", "failed") if data.get(key)
+    ]
+    if data.get("message"):
+        parts.append(str(data["message"]))
+    return ", ".join(parts)

@@ -1,0 +1,23 @@
+"""The options that commands share, declared once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .screen import Format
+
+TenantOption = Annotated[
+    str, typer.Option("-t", "--tenant", envvar="HOLDFAST_TENANT", help="Whose graphs.", show_default=True)
+]
+OutputOption = Annotated[Format, typer.Option("-o", "--output", help="Text for people or JSON for scripts.")]
+GraphOption = Annotated[str, typer.Option("-g", "--graph", help="Which graph.")]
+AnyGraphOption = Annotated[str, typer.Option("-g", "--graph", help="Which graph (all if not given).")]
+GraphArgument = Annotated[str, typer.Argument(help="Name of the graph.", show_default=False)]
+NodeArgument = Annotated[str, typer.Argument(help="Id of the node.", show_default=False)]
+MaybeNodeArgument = Annotated[str, typer.Argument(help="Id of a node (the whole graph if not given).")]
+FileOption = Annotated[
+    str, typer.Option("-f", "--file", help="Blueprint, YAML or JSON; - reads standard input.", show_default=False)
+]
+TimeoutOption = Annotated[str, typer.Option("--timeout", help="How long to wait, like 90s or 5m.")]
