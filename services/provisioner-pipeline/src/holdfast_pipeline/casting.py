@@ -1,0 +1,251 @@
+"""Types of columns, and casts that never raise: what does not fit becomes null, and the caller can tell.
+
+Casts are strict per value: ``1.7`` is no int64, ``12.345`` no decimal(12,2), ``NaN`` in a text no float64. Money
+stays decimal from the text of a file to the last table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from holdfast_model.errors import Permanent
+
+from .specs import ERRORS_COLUMN, LINEAGE_COLUMNS, RESERVED_COLUMNS, Field, decimal_type
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+ERRORS = pl.List(pl.String)
+
+LINEAGE: Mapping[str, pl.DataType] = {
+    "_file": pl.String(),
+    "_tag": pl.String(),
+    "_sha": pl.String(),
+    "_row": pl.Int64(),
+    "_batch": pl.String(),
+}
+"""Types of the lineage columns, in their order."""
+
+_SIMPLE: Mapping[str, pl.DataType] = {
+    "int64": pl.Int64(),
+    "float64": pl.Float64(),
+    "string": pl.String(),
+    "bool": pl.Boolean(),
+    "date": pl.Date(),
+    "timestamp": TIMESTAMP,
+}
+_BOOLS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+_ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
+_ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
+
+
+def dtype_of(type_name: str) -> pl.DataType | None:
+    """The polars type of a field's type; None for ``any``."""
+    money = decimal_type(type_name)
+    if money is not None:
+        return pl.Decimal(*money)
+    if type_name == "any":
+        return None
+    return _SIMPLE[type_name]
+
+
+def normal_type(dtype: pl.DataType) -> pl.DataType:
+    """The type that a table keeps for ``dtype``: 64-bit numbers, plain text, UTC microseconds."""
+    if dtype == pl.UInt64:
+        return pl.Decimal(20, 0)  # Delta would store the upper half as negative numbers
+    if dtype in (pl.Int128, pl.UInt128):
+        return pl.Decimal(38, 0)
+    if dtype.is_integer():
+        return pl.Int64()
+    if dtype.is_float():
+        return pl.Float64()
+    if isinstance(dtype, pl.Datetime):
+        return TIMESTAMP
+    if isinstance(dtype, pl.List):
+        return pl.List(normal_type(_instance(dtype.inner)))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({f.name: normal_type(_instance(f.dtype)) for f in dtype.fields})
+    if isinstance(dtype, pl.Decimal | pl.Boolean | pl.Date | pl.Binary):
+        return dtype
+    return pl.String()
+
+
+def _instance(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
+    return dtype if isinstance(dtype, pl.DataType) else dtype()
+
+
+def normalised(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """``frame`` with every column in its normal type; naive timestamps are taken as UTC."""
+    changes = []
+    for name, dtype in frame.collect_schema().items():
+        wanted = normal_type(dtype)
+        if wanted == dtype:
+            continue
+        column = pl.col(name)
+        if isinstance(dtype, pl.Datetime):
+            zoned = column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column
+            changes.append(zoned.dt.convert_time_zone("UTC").cast(TIMESTAMP))
+        else:
+            changes.append(column.cast(wanted))
+    return frame.with_columns(changes) if changes else frame
+
+
+def data_columns(names: Iterable[str]) -> list[str]:
+    """The columns that belong to the data, in their order."""
+    return [n for n in names if n not in RESERVED_COLUMNS]
+
+
+def layout(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Data columns first, then lineage and ``_errors``, each in its fixed type."""
+    names = frame.collect_schema().names()
+    tail = [pl.col(c).cast(t) for c, t in LINEAGE.items() if c in names]
+    if ERRORS_COLUMN in names:
+        tail.append(pl.col(ERRORS_COLUMN).cast(ERRORS))
+    return frame.select(*data_columns(names), *tail)
+
+
+def cast(column: pl.Expr, given: pl.DataType, field: Field) -> pl.Expr:
+    """``column`` (of type ``given``) as the field's type; null where a value does not fit."""
+    wanted = dtype_of(field.type)
+    if wanted is None or (given == wanted and not isinstance(given, pl.Datetime)):
+        return column
+    if given == pl.Null:
+        return column.cast(wanted)
+    if given == pl.String:
+        return _from_text(column, wanted, field)
+    return _from_typed(column, given, wanted, field)
+
+
+def _from_text(column: pl.Expr, wanted: pl.DataType, field: Field) -> pl.Expr:
+    if isinstance(wanted, pl.Float64):
+        value = column.cast(pl.Float64, strict=False)
+        return pl.when(value.is_finite()).then(value)
+    if isinstance(wanted, pl.Decimal):
+        scale = wanted.scale
+        exact = rf"^[+-]?(?:\d+(?:\.\d{{0,{scale}}}0*)?|\.\d{{1,{scale}}}0*)$" if scale else r"^[+-]?\d+(?:\.0*)?$"
+        return pl.when(column.str.contains(exact)).then(column).cast(wanted, strict=False)
+    if isinstance(wanted, pl.Boolean):
+        return column.str.to_lowercase().replace_strict(_BOOLS, default=None, return_dtype=pl.Boolean)
+    if isinstance(wanted, pl.Date):
+        if field.format:
+            return column.str.to_date(field.format, strict=False)
+        return pl.when(column.str.contains(_ISO_DATE)).then(column).str.to_date("%Y-%m-%d", strict=False)
+    if isinstance(wanted, pl.Datetime):
+        return _timestamp(column, field)
+    return column.cast(wanted, strict=False)
+
+
+def _timestamp(column: pl.Expr, field: Field) -> pl.Expr:
+    if field.format:
+        if "%z" in field.format or "%:z" in field.format or "%#z" in field.format or "%+" in field.format:
+            return column.str.to_datetime(field.format, strict=False, time_unit="us", time_zone="UTC")
+        naive = column.str.to_datetime(field.format, strict=False, time_unit="us")
+        return naive.dt.replace_time_zone("UTC") if field.tz else pl.lit(None, dtype=TIMESTAMP)
+    iso = column.str.replace(r"^(\d{4}-\d{2}-\d{2})[ t]", "${1}T")
+    iso = pl.when(iso.str.contains(r"T\d{2}:\d{2}$")).then(iso + ":00").otherwise(iso)
+    zoned = pl.when(iso.str.contains(_ZONE))
+    text = zoned.then(iso).otherwise(iso + "Z") if field.tz else zoned.then(iso)
+    return text.str.to_datetime("%+", strict=False, time_unit="us", time_zone="UTC")
+
+
+def _from_typed(column: pl.Expr, given: pl.DataType, wanted: pl.DataType, field: Field) -> pl.Expr:
+    if isinstance(wanted, pl.Datetime):
+        if isinstance(given, pl.Datetime):
+            if given.time_zone is None:
+                if not field.tz:
+                    return pl.lit(None, dtype=TIMESTAMP)
+                column = column.dt.replace_time_zone("UTC")
+            return column.dt.convert_time_zone("UTC").cast(TIMESTAMP)
+        if given == pl.Date and field.tz:
+            return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return pl.lit(None, dtype=TIMESTAMP)
+    if isinstance(given, pl.List | pl.Struct | pl.Binary | pl.Array | pl.Object):
+        return pl.lit(None, dtype=wanted)
+    if wanted == pl.String:
+        return column.cast(pl.String)
+    if isinstance(wanted, pl.Boolean) or given == pl.Boolean or given.is_temporal() != wanted.is_temporal():
+        return pl.lit(None, dtype=wanted)
+    if isinstance(given, pl.Datetime):
+        value = column.dt.date()
+        return pl.when(value.cast(given) == column).then(value) if given.time_zone is None else (
+            pl.when(column.dt.convert_time_zone("UTC").dt.time() == pl.time(0)).then(
+                column.dt.convert_time_zone("UTC").dt.date()
+            )
+        )  # fmt: skip
+    value = column.cast(wanted, strict=False)
+    if given.is_float() and isinstance(wanted, pl.Decimal):
+        return pl.when(value.cast(pl.Float64) == column).then(value)
+    if wanted.is_float():
+        return value
+    return pl.when(value.cast(given, strict=False) == column).then(value)
+
+
+def keeps_values(given: pl.DataType, field: Field) -> bool:
+    """Whether every value of type ``given`` can be kept in the field's type, judged by the types alone."""
+    wanted = dtype_of(field.type)
+    if wanted is None or given == pl.Null or given == wanted:
+        return True
+    if isinstance(wanted, pl.Decimal):
+        if isinstance(given, pl.Decimal):
+            return given.scale <= wanted.scale and given.precision - given.scale <= wanted.precision - wanted.scale
+        return given.is_integer()
+    if isinstance(wanted, pl.Int64):
+        return given.is_integer() and given not in (pl.UInt64, pl.Int128, pl.UInt128)
+    if isinstance(wanted, pl.Float64):
+        return given.is_float() or given.is_integer()
+    if isinstance(wanted, pl.Datetime):
+        return isinstance(given, pl.Datetime) and (given.time_zone is not None or bool(field.tz))
+    if isinstance(wanted, pl.String):
+        return given in (pl.Categorical, pl.Enum)
+    return False
+
+
+def with_casts(frame: pl.LazyFrame, fields: Iterable[Field]) -> pl.LazyFrame:
+    """Cast the fields that are in ``frame``; a value that does not fit becomes null and is named in ``_errors``.
+
+    Fields that are missing are added as null; columns that are no fields are left as they are.
+    """
+    schema = frame.collect_schema()
+    casts: list[pl.Expr] = []
+    failures: list[pl.Expr] = []
+    for field in fields:
+        wanted = dtype_of(field.type)
+        if field.name not in schema:
+            casts.append(pl.lit(None, dtype=wanted or pl.String()).alias(field.name))
+            continue
+        given = schema[field.name]
+        if wanted is None or given == wanted:
+            continue
+        column = pl.col(field.name)
+        value = cast(column, given, field)
+        casts.append(value.alias(field.name))
+        failed = column.is_not_null() & value.is_null()
+        failures.append(pl.when(failed).then(pl.lit(f"{field.name}:cast")))
+    found = pl.concat_list(failures).list.drop_nulls() if failures else pl.lit([], dtype=ERRORS)
+    if ERRORS_COLUMN in schema:
+        found = pl.concat_list(pl.col(ERRORS_COLUMN).cast(ERRORS), found).list.unique(maintain_order=True)
+    return frame.with_columns(*casts, found.alias(ERRORS_COLUMN))
+
+
+def literal(value: object, dtype: pl.DataType, what: str) -> pl.Expr:
+    """A value of a blueprint as a constant of a column's type. Raises Permanent when it does not fit."""
+    if dtype in (pl.Null,):
+        return pl.lit(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool) and dtype == pl.Boolean:
+        return pl.lit(value)
+    field = Field(what, type_name(dtype), tz="UTC")
+    made = pl.select(cast(pl.lit(text), pl.String(), field)).item() if dtype != pl.String else text
+    if made is None:
+        raise Permanent(f"{what}: {value!r} is no {field.type}")
+    return pl.lit(made, dtype=dtype)
+
+
+def type_name(dtype: pl.DataType) -> str:
+    """The field type that stands for a table's column type; ``any`` for those that fields cannot have."""
+    if isinstance(dtype, pl.Decimal):
+        return f"decimal({dtype.precision},{dtype.scale})"
+    return next((n for n, t in _SIMPLE.items() if t == dtype), "any")
+
+
+assert tuple(LINEAGE) == LINEAGE_COLUMNS

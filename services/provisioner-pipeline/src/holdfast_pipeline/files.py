@@ -1,0 +1,165 @@
+"""The files of a source: which are there, whether they have settled, and what identifies their content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+
+from holdfast_model.errors import Invalid, NotFound, Problem, Temporary, Unavailable
+
+from .roots import Place, Roots, is_pattern
+from .specs import Source
+from .tables import Table
+
+IGNORED_SUFFIXES = (".tmp", ".part")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file. ``name``: its path below the root, with ``/``; ``tag`` changes when the file does (cheap)."""
+
+    name: str
+    path: Path
+    size: int
+    tag: str
+    settled: bool
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of a source, by name."""
+
+    files: dict[str, SourceFile] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> list[SourceFile]:
+        return [f for _, f in sorted(self.files.items()) if f.settled]
+
+
+def list_source(roots: Roots, source: Source, *, now: float, settle: float) -> Listing:
+    """The files that ``source`` stands for.
+
+    A single file or Delta table that is not there, or a pattern below a folder that is not, raises NotFound;
+    what cannot be listed raises Unavailable; a link out of the roots raises Forbidden.
+    """
+    place = roots.place(source.uri)
+    try:
+        if source.format == "delta":
+            return _delta(roots, place, source)
+        if not place.base.exists():
+            raise NotFound(f"{source.uri!r} does not exist")
+        found = [_stat(roots, place, source, p, now, settle) for p in _walk(place)]
+    except OSError as e:
+        raise Unavailable(f"{source.uri!r} cannot be listed: {e.strerror or e}") from e
+    return Listing({f.name: f for f in found if f is not None})
+
+
+def content_sha(file: SourceFile, source: Source) -> str:
+    """The sha256 of the content (of a Delta table: of its id and version). Temporary if the file moves
+    meanwhile."""
+    if source.format == "delta":
+        return sha256(file.tag.encode()).hexdigest()
+    digest = sha256()
+    try:
+        with open(file.path, "rb", buffering=0) as f:
+            while chunk := f.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as e:
+        raise Temporary(f"{file.name!r} cannot be read: {e.strerror or e}") from e
+    assert_unchanged(file, source)
+    return digest.hexdigest()
+
+
+def assert_unchanged(file: SourceFile, source: Source) -> None:
+    """Raise Temporary unless the file still is what was listed."""
+    if source.format == "delta":
+        return
+    try:
+        tag = _tag(os.stat(file.path))
+    except OSError as e:
+        raise Temporary(f"{file.name!r} went away while it was read") from e
+    if tag != file.tag:
+        raise Temporary(f"{file.name!r} changed while it was read")
+
+
+def _tag(stat: os.stat_result) -> str:
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _name(root: Path, path: Path) -> str:
+    # Names that are no UTF-8 are shown escaped: Delta stores text only.
+    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith((".", "_")) or name.endswith(IGNORED_SUFFIXES)
+
+
+def _walk(place: Place) -> Iterator[Path]:
+    base = place.base
+    rest = place.parts[len(base.relative_to(place.root).parts) :]
+    if not rest:
+        if base.is_dir():
+            yield from (Path(e) for e in _entries(base) if e.is_file() and not _ignored(e.name))
+        else:
+            yield base
+        return
+    seen: set[Path] = set()
+    for path in _match(base, rest):
+        if path not in seen:
+            seen.add(path)
+            yield path
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda e: e.name)
+
+
+def _match(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    head, rest = parts[0], parts[1:]
+    if head == "**":
+        yield from _match(folder, rest or ("*",))
+        for entry in _entries(folder):
+            if entry.is_dir(follow_symlinks=False) and not _ignored(entry.name):
+                yield from _match(Path(entry), parts)
+        return
+    for entry in _entries(folder):
+        if _ignored(entry.name) or not (fnmatchcase(entry.name, head) if is_pattern(head) else entry.name == head):
+            continue
+        if rest and entry.is_dir():
+            yield from _match(Path(entry), rest)
+        elif not rest and (entry.is_file() or entry.is_symlink()):
+            yield Path(entry)
+
+
+def _stat(roots: Roots, place: Place, source: Source, path: Path, now: float, settle: float) -> SourceFile | None:
+    real = roots.check(place.root, path, source.uri)
+    try:
+        stat = os.stat(real)
+    except FileNotFoundError:
+        return None
+    # A time in the future (a skewed clock) would never settle; the change time is this machine's own.
+    changed = stat.st_mtime if stat.st_mtime <= now else min(stat.st_ctime, now)
+    settled = now - changed >= settle
+    return SourceFile(_name(place.root, path), real, stat.st_size, _tag(stat), settled)
+
+
+def _delta(roots: Roots, place: Place, source: Source) -> Listing:
+    if place.base != place.path:
+        text = f"uri {source.uri!r} of a Delta table must not be a pattern"
+        raise Invalid(text, [Problem("/uri", text)])
+    folder = roots.check(place.root, place.path, source.uri)
+    table = Table.open(folder)
+    if table is None:
+        raise NotFound(f"{source.uri!r} is not a Delta table")
+    for path in table.paths():
+        if not Path(os.path.realpath(path)).is_relative_to(folder):
+            roots.check(place.root, path, source.uri)
+    name = _name(place.root, place.path)
+    return Listing({name: SourceFile(name, folder, 0, f"{table.metadata_id}-{table.version}", True)})
