@@ -187,9 +187,7 @@ class RedisWatch:
         if result is None:
             raise Changed("a watched key has moved")
         if isinstance(result, Exception):
-            refused = next(
-                ((c, r) for c, r in zip(cmds, queued[1:], strict=True) if isinstance(r, Exception)), None
-            )
+            refused = next(((c, r) for c, r in zip(cmds, queued[1:], strict=True) if isinstance(r, Exception)), None)
             raise _refusal(*refused) if refused else _refusal(("EXEC",), result)
         return _replies(cmds, result)
 
