@@ -2,59 +2,189 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from faststream.middlewares import AckPolicy
 from faststream.nats import NatsBroker
+from faststream.nats.broker.registrator import NatsRegistrator
+from faststream.nats.message import NatsMessage
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
+from holdfast_model.errors import Unavailable
 from holdfast_model.events import Event
 
+from . import connecting, subjects, tracing
+from .answering import RpcHandler, answer, check_reply, encode
+from .consuming import Check, DurableSubscriber, concrete
+from .dead_letters import DeadLetter
+from .delivery import Delivery
+from .envelope import encode_event, event_headers, open_message
+from .foreign import bus_error
 from .messages import Inbound, PubAck
+from .publishing import Outgoing, Publisher
+from .pulling import Puller
 from .settings import BusSettings
-from .streams import Durable
+from .streams import DLQ, STREAM_OF_FAMILY, STREAMS, Durable
 from .work import WorkQueue
 
 if TYPE_CHECKING:
+    from faststream._internal.broker.registrator import Registrator
+    from faststream.nats.configs import NatsBrokerConfig
+
     from .service import ServiceApp
 
+log = logging.getLogger("holdfast.bus")
+
 Handler = Callable[[Inbound], Awaitable[None]]
-RpcHandler = Callable[[bytes], Awaitable[object]]
-Check = Callable[[], Awaitable[None]]
+
+QUIET_PERIOD = 30.0
+"""The same complaint about the connection is logged once in so many seconds."""
 
 
 class Bus:
-    """One connection of one process. ``service`` is its queue group and name; use :meth:`app` to run it,
-    or ``async with bus`` where there is no service (CLI, tests)."""
+    """One connection of one process, and everything that is done over it.
 
-    broker: NatsBroker
-    settings: BusSettings
-    service: str
-    version: str
+    ``service`` names the process to the server and is its queue group. A service runs ``bus.app(...)``; where there
+    is no service (CLI, tests) use ``async with bus``. Handlers are registered before it starts.
+    """
 
-    def __init__(self, settings: BusSettings, service: str, version: str) -> None: ...
+    def __init__(self, settings: BusSettings, service: str, version: str) -> None:
+        self.settings = settings
+        self.service = service
+        self.version = version
+        self.closed = asyncio.Event()
+        """Set when the client gave up for good: the process must end."""
+        self.probes: list[Check] = []
+        """What must work before fetching goes on after an outage; :meth:`app` adds its readiness checks."""
+        self._stopping = False
+        self._complained: dict[str, float] = {}
+        self._pullers: list[Puller] = []
+        self._queues: list[WorkQueue] = []
+        self._publisher = Publisher(lambda: self.client, settings.publish_timeout)
+        self.broker = NatsBroker(
+            connecting.servers(settings),
+            name=f"{service}/{version}",
+            security=connecting.security(settings),
+            connect_timeout=connecting.CONNECT_TIMEOUT,
+            reconnect_time_wait=cast(int, connecting.RECONNECT_WAIT),
+            max_reconnect_attempts=-1,
+            ping_interval=connecting.PING_INTERVAL,
+            max_outstanding_pings=connecting.OUTSTANDING_PINGS,
+            pending_size=connecting.MAX_PENDING,
+            drain_timeout=max(1, int(settings.graceful_timeout)),
+            inbox_prefix=connecting.inbox_prefix(service),
+            graceful_timeout=settings.graceful_timeout,
+            ack_policy=AckPolicy.MANUAL,
+            apply_types=False,
+            middlewares=[Delivery(service, self._bury)],
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnect,
+            reconnected_cb=self._on_reconnect,
+            closed_cb=self._on_close,
+            log_level=logging.DEBUG,
+            description=f"Holdfast: {service}",
+        )
+
+    @property
+    def client(self) -> Client:
+        """The connection. Raises Unavailable before :meth:`start`."""
+        connection: Client | None = self.broker.config.connection_state._connection
+        if connection is None:
+            raise Unavailable("the bus is not connected", retry_after=1.0)
+        return connection
+
+    @property
+    def connected(self) -> bool:
+        """Whether :meth:`connect` succeeded and :meth:`stop` did not happen yet (the link may be down)."""
+        return self.broker.config.connection_state._connection is not None
+
+    @property
+    def js(self) -> JetStreamContext:
+        """JetStream, for the set-up of consumers."""
+        return self.client.jetstream(timeout=5)
+
+    @property
+    def durables(self) -> list[Durable]:
+        """Every durable this process reads right now."""
+        return [puller.durable for puller in self._pullers]
 
     def consume(self, durable: Durable, *, concurrency: int = 1) -> Callable[[Handler], Handler]:
-        """Read a durable. Returning acks; Temporary naks with a delay; Permanent dead-letters; Unavailable naks and
-        stops fetching until it is over; anything else naks with a growing delay."""
+        """Read a durable with up to ``concurrency`` messages in work.
+
+        Returning acks; Temporary naks with a delay; Permanent dead-letters; Unavailable naks and stops fetching
+        until it is over; anything else naks with a growing delay. Register before the bus starts.
+        """
+        puller = self._puller(durable)
+        subscriber = DurableSubscriber(
+            cast("NatsBrokerConfig", self.broker.config),
+            puller,
+            concrete(durable, _subjects_of(durable.stream)),
+            concurrency,
+            self.probes,
+        )
+        registrator = cast("Registrator[Any, Any]", super(NatsRegistrator, self.broker))
+        registrator.subscriber(subscriber)
+        subscriber.add_call(parser_=None, decoder_=partial(_decode, puller), dependencies_=(), codec_=None)
+        return self._register(subscriber)
 
     def listen(self, subject: str, *, queue: str = "") -> Callable[[Handler], Handler]:
-        """Subscribe on core NATS (messages may be lost). With ``queue``, one member of the group gets each."""
+        """Subscribe on core NATS, one message at a time; messages may be lost. With ``queue``, one member of the
+        group gets each message. What the handler raises is logged."""
+        return self._register(
+            self.broker.subscriber(subject, queue=queue, decoder=partial(_decode, None), no_reply=True)
+        )
 
     def rpc(self, subject: str, *, queue: str, concurrency: int = 16) -> Callable[[RpcHandler], RpcHandler]:
-        """Answer requests. The handler gets the body and returns bytes or anything msgspec encodes; an error it
-        raises travels back as ``{"error": {...}}``."""
+        """Answer requests, up to ``concurrency`` at once.
+
+        The handler gets the body and returns bytes or anything msgspec encodes. An error it raises travels back as
+        ``{"error": {...}}``; a body it cannot decode with msgspec is answered as ``invalid``.
+        """
+        subscriber = self.broker.subscriber(
+            subject, queue=queue, decoder=partial(_decode, None), max_workers=concurrency
+        )
+
+        def register(handler: RpcHandler) -> RpcHandler:
+            async def reply(request: Inbound) -> bytes:
+                with tracing.within(request.traceparent):
+                    return await answer(handler, request.data, request.subject, self.client.max_payload)
+
+            _named_after(handler, reply)
+            subscriber(reply)
+            return handler
+
+        return register
 
     async def request(self, subject: str, body: object, *, timeout: float) -> bytes:
-        """Ask, and return the reply's body. Raises the error in the reply; Unavailable if nobody answers in time."""
+        """Ask and return the reply's body; ``body`` is bytes or anything msgspec encodes, ``timeout`` in seconds.
+
+        Raises the error in the reply, or Unavailable if nobody is there or answers in time.
+        """
+        try:
+            reply = await self.client.request(
+                subject, encode(body), timeout=timeout, headers=tracing.stamp(None) or None
+            )
+        except (NatsError, TimeoutError) as error:
+            raise bus_error(error, f"asking {subject}") from error
+        return check_reply(reply.data)
 
     async def publish_event(self, event: Event) -> None:
-        """Publish an event as a CloudEvent and wait until it is stored."""
+        """Publish an event as a CloudEvent and wait until it is stored. Raises Unavailable or Permanent."""
+        await self._publisher.publish(_outgoing(event))
 
     async def publish_events(self, events: Sequence[Event]) -> None:
-        """Publish many, pipelined and in order; returns when all are stored, else raises."""
+        """Publish many, pipelined and in order. Returns when all are stored; if it raises, those after the first
+        that was not may be stored too: publish all from there again, the ids make that harmless."""
+        if events:
+            await self._publisher.publish_all([_outgoing(event) for event in events])
 
     async def publish(
         self,
@@ -65,13 +195,30 @@ class Bus:
         msg_id: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> PubAck:
-        """Publish and wait until ``stream`` stored it. Raises Unavailable (full, down) or Permanent (too large)."""
+        """Publish and wait until ``stream`` stored it.
+
+        Raises Unavailable (the stream is full, the server down, no answer: then it may be stored) or Permanent (too
+        large, the subject belongs to another stream). The same ``msg_id`` again is no second message.
+        """
+        return await self._publisher.publish(Outgoing(subject, body, stream, msg_id, headers))
+
+    async def publish_many(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        """Like :meth:`publish` for many, pipelined and in order; see :meth:`publish_events` for failures."""
+        return await self._publisher.publish_all(messages)
 
     async def hint(self, subject: str, body: bytes = b"") -> None:
-        """Publish on core NATS; may be lost. Never raises because of the connection."""
+        """Publish on core NATS. May be lost, and never raises because of the connection."""
+        try:
+            await self.client.publish(subject, body, headers=tracing.stamp(None) or None)
+        except (NatsError, Unavailable) as error:
+            log.debug("hint on %s lost: %s", subject, error)
 
     def work_queue(self, durable: Durable) -> WorkQueue:
-        """A reader with explicit credit."""
+        """A reader with explicit credit, for those who batch and acknowledge on their own. Close it."""
+        puller = self._puller(durable)
+        queue = WorkQueue(puller, self._bury, self._forget)
+        self._queues.append(queue)
+        return queue
 
     def app(
         self,
@@ -80,14 +227,128 @@ class Bus:
         on_start: Sequence[Check] = (),
         on_stop: Sequence[Check] = (),
     ) -> ServiceApp:
-        """The process around this bus. ``on_start`` runs when connected and before messages flow, ``on_stop`` after
-        the last handler ended and while still connected."""
+        """The process around this bus.
 
-    @property
-    def client(self) -> Client: ...
-    @property
-    def js(self) -> JetStreamContext: ...
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
-    async def __aenter__(self) -> Self: ...
-    async def __aexit__(self, *error: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+        ``readiness`` checks raise when something is missing. ``on_start`` runs when connected and before messages
+        flow, ``on_stop`` after the last handler ended and while still connected.
+        """
+        from .service import ServiceApp
+
+        self.probes.extend(readiness)
+        return ServiceApp(self, readiness=readiness, on_start=on_start, on_stop=on_stop)
+
+    async def connect(self) -> None:
+        """Connect, waiting for the server as long as it takes."""
+        await self.broker.connect()
+
+    async def start(self) -> None:
+        """Connect and let messages flow."""
+        await self.broker.start()
+
+    async def quiesce(self) -> None:
+        """Stop taking messages and wait (within the graceful timeout) for handlers to end."""
+        results = await asyncio.gather(
+            *(subscriber.stop() for subscriber in self.broker.subscribers), return_exceptions=True
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                log.warning("a subscriber did not stop: %r", result)
+
+    async def stop(self) -> None:
+        """Stop taking messages, give back what nobody works on, and disconnect."""
+        self._stopping = True
+        await self.quiesce()
+        for queue in list(self._queues):
+            await queue.close()
+        client = self.broker.config.connection_state._connection
+        try:
+            await self.broker.stop()
+        except (NatsError, TimeoutError, ExceptionGroup) as error:
+            # Draining needs the server. Without it there is nothing left to say.
+            log.info("disconnecting without a farewell: %s", error)
+            if client is not None and not client.is_closed:
+                await client.close()
+            self.broker.config.disconnect()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _puller(self, durable: Durable) -> Puller:
+        puller = Puller(lambda: self.client, durable)
+        self._pullers.append(puller)
+        return puller
+
+    def _forget(self, queue: WorkQueue) -> None:
+        if queue in self._queues:
+            self._queues.remove(queue)
+            self._pullers.remove(queue.puller)
+
+    def _register(self, subscriber: Any) -> Callable[[Handler], Handler]:
+        def register(handler: Handler) -> Handler:
+            async def handle(message: Inbound) -> None:
+                with tracing.within(message.traceparent):
+                    await handler(message)
+
+            _named_after(handler, handle)
+            subscriber(handle)
+            return handler
+
+        return register
+
+    async def _bury(self, letter: DeadLetter) -> None:
+        """Store a dead letter. Raises Unavailable if that cannot be done now."""
+        await self._publisher.publish(Outgoing(letter.target, letter.payload, DLQ.name, letter.id, letter.to_headers()))
+
+    async def _on_error(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        now = time.monotonic()
+        if now - self._complained.get(text, -QUIET_PERIOD) >= QUIET_PERIOD:
+            self._complained[text] = now
+            log.warning("connection to NATS: %s", text)
+
+    async def _on_disconnect(self) -> None:
+        if not self._stopping:
+            log.warning("disconnected from NATS")
+
+    async def _on_reconnect(self) -> None:
+        log.warning("connected to NATS again")
+        self._complained.clear()
+        for puller in self._pullers:
+            puller.reconnected()
+
+    async def _on_close(self) -> None:
+        if not self._stopping:
+            log.error("the connection to NATS is closed for good")
+            self.closed.set()
+
+
+async def _decode(puller: Puller | None, message: NatsMessage) -> Inbound:
+    raw = message.raw_message
+    created = puller.stream_created if puller is not None else ""
+    return open_message(raw.subject, raw.data, raw.headers, raw.reply, created)
+
+
+def _outgoing(event: Event) -> Outgoing:
+    return Outgoing(
+        subjects.event(event),
+        encode_event(event),
+        STREAM_OF_FAMILY[event.family],
+        event.id,
+        event_headers(event),
+    )
+
+
+def _subjects_of(stream: str) -> tuple[str, ...]:
+    return next((known.subjects for known in STREAMS if known.name == stream), (">",))
+
+
+def _named_after(handler: Callable[..., Any], wrapper: Callable[..., Any]) -> None:
+    """AsyncAPI shows the handler's name and docstring, not the wrapper's."""
+    wrapper.__name__ = getattr(handler, "__name__", type(handler).__name__)
+    wrapper.__doc__ = getattr(handler, "__doc__", None)

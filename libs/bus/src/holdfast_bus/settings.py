@@ -28,6 +28,8 @@ class BusSettings(BaseSettings):
     graceful_timeout: float = Field(default=8.0, gt=0)
     """How long handlers may take to end after SIGTERM; keep it below the orchestrator's kill time."""
     publish_timeout: float = Field(default=5.0, gt=0)
+    freeze_limit: float = Field(default=60.0, ge=0)
+    """A process whose event loop stands still for so long ends itself; 0 switches that off."""
 
 
 class StreamSettings(BaseSettings):
