@@ -70,7 +70,7 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
         return _exception(step, ctx, e)
     return StepOutcome(
         step.node, step.operation, step.attempt, Outcome.SUCCEEDED,
-        observation=observation, outputs=observation.outputs, touch=ctx.touched,
+        observation=observation, touch=ctx.touched,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast_model.durations import parse_duration
 from holdfast_model.errors import Invalid, Problem
+from holdfast_model.ladders import compile_ladders
 from holdfast_model.manifest import Backoff, Ladder, Manifest, NodeType, OnDrift, OnUnknown, check_manifest
 from holdfast_model.messages import CompileReply
 from holdfast_model.names import check_label
@@ -124,9 +125,10 @@ class Domain:
         return register
 
     def ladder(self, ladder: Ladder) -> Ladder:
-        """Attach a fault policy that is data."""
+        """Attach a fault policy that is data. Raises Invalid for conditions that cannot be evaluated."""
         if any(known.name == ladder.name for known in self.ladders):
             raise Invalid(f"ladder {ladder.name!r} of domain {self.name!r} is declared twice")
+        compile_ladders([*self.ladders, ladder])
         self.ladders.append(ladder)
         return ladder
 

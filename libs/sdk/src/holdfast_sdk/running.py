@@ -100,11 +100,7 @@ class Runner:
                 self._waiting.append((batch, step))
         if self._stopping:
             self._expire()
-        lanes = min(self.bound.type.concurrency - len(self._lanes), len(self._waiting))
-        for _ in range(lanes):
-            lane = asyncio.create_task(self._lane(), name=f"{self.bound.type.name} lane")
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+        self._open_lane()
 
     def stop(self) -> None:
         """Start nothing more: steps that wait answer ``expired``, which costs no attempt."""
@@ -118,10 +114,21 @@ class Runner:
             lane.cancel()
         await asyncio.gather(*lanes, return_exceptions=True)
 
+    def _open_lane(self) -> None:
+        """One lane more, if there is work for it. Lanes open each other, so that steps that never wait need one."""
+        if self._waiting and len(self._lanes) < self.bound.type.concurrency:
+            lane = asyncio.create_task(self._lane())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+
     async def _lane(self) -> None:
         breath = _BREATH
+        first = True
         while self._waiting:
             batch, step = self._waiting.popleft()
+            if first:
+                first = False
+                self._open_lane()
             if self._rate is not None:
                 await self._turn(self._rate)
                 if self._stopping:

@@ -95,9 +95,7 @@ UNRESOLVED = Verdict.UNRESOLVED
 
 
 class Reviewed(msgspec.Struct, frozen=True):
-    """A reviewer's answer. ``confidence`` is 0 to 1; ``fix`` is data that goes along with the target's next
-    step.
-    """
+    """A reviewer's answer. ``confidence`` is 0 to 1; ``fix`` is data for whoever decides next."""
 
     verdict: Verdict
     text: str = ""

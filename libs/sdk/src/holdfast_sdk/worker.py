@@ -6,15 +6,18 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from holdfast_bus.work import WorkMessage, WorkQueue
 from holdfast_model.errors import Permanent, Temporary
 from holdfast_model.manifest import NodeType, version_key
 from holdfast_model.messages import Outcome, ResultBatch, StepBatch, StepOutcome
 
 from .running import Batch, Runner
+
+if TYPE_CHECKING:
+    from holdfast_bus.work import WorkMessage, WorkQueue
 
 log = logging.getLogger("holdfast.sdk")
 
