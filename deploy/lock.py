@@ -59,6 +59,9 @@ def wanted() -> dict[str, list[str]]:
     known = members()
     root = tomllib.loads((ROOT / "pyproject.toml").read_text())
     everything = set(root["dependency-groups"]["dev"])
+    for folder, _ in known.values():
+        optional = tomllib.loads((folder / "pyproject.toml").read_text())["project"].get("optional-dependencies", {})
+        everything.update(d for group in optional.values() for d in group)
     files: dict[str, list[str]] = {}
     for name, (folder, dependencies) in known.items():
         everything.update(d for d in dependencies if name_of(d) not in known)
@@ -76,9 +79,7 @@ def header(requirements: list[str]) -> str:
 def write() -> None:
     uv = shutil.which("uv", path=f"{ROOT / '.venv' / 'bin'}:{os.environ.get('PATH', '')}")
     if uv is None:
-        raise SystemExit(
-            "lock: uv is needed to resolve; install it with `.venv/bin/python -m pip install uv`"
-        )
+        raise SystemExit("lock: uv is needed to resolve; install it with `.venv/bin/python -m pip install uv`")
     TARGET.mkdir(parents=True, exist_ok=True)
     for file, requirements in wanted().items():
         target = TARGET / file

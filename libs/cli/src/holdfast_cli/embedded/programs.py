@@ -37,6 +37,11 @@ class Layout:
     domains: tuple[str, ...] = ()
     nats_port: int = 0
 
+    @property
+    def warehouse(self) -> Path:
+        """Where the pipeline domain keeps its tables."""
+        return self.data / "warehouse"
+
     def log(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"
 
