@@ -50,3 +50,7 @@ async def tick(store: WorkItemStore, item: WorkItem, now: datetime) -> Change | 
 
 async def names(store: WorkItemStore, tenant: str = "acme") -> list[str]:
     return [event.name for _, event in await store.outbox(tenant, 1000)]
+
+
+async def due(store: WorkItemStore, now: datetime, tenant: str = "acme") -> list[str]:
+    return [id for _, id in await store.due([tenant], now)]

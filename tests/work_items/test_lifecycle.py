@@ -9,10 +9,10 @@ import pytest
 from holdfast_model.errors import Forbidden, Invalid, Stale, from_body, to_body
 from holdfast_model.work_items import ACTIVE, TERMINAL, DeclineTarget, Verb, WorkItemStatus
 from holdfast_model.work_items_change import WrongState
-from holdfast_model.work_items_create import Defaults
+from holdfast_model.work_items_create import Defaults, create
 from holdfast_model.work_items_lifecycle import LEGAL
 
-from .building import NOW, after, do, in_status, new, person
+from .building import ID, NO_DEADLINES, NOW, after, do, in_status, new, person, request
 
 S = WorkItemStatus
 ARGUMENTS = {
@@ -144,10 +144,6 @@ def test_rejecting_from_the_pool_assigns_first() -> None:
 
 
 def test_created_names_the_command_that_decides() -> None:
-    from holdfast_model.work_items_create import create
-
-    from .building import ID, NO_DEADLINES, request
-
     change = create(request(graph="shop", caller_ref="x:y", request="g1"), ID, NOW, NO_DEADLINES)
 
     (event,) = change.events

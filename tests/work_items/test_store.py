@@ -6,17 +6,19 @@ import asyncio
 
 import pytest
 
-from holdfast_model.errors import NotFound, Stale
-from holdfast_model.work_items import CreateReply, Verb, WorkItem, WorkItemStatus
-from holdfast_model.work_items_change import WrongState
+from holdfast_model.errors import Forbidden, NotFound, Stale
+from holdfast_model.work_items import CreateReply, EscalateTo, Priority, Verb, WorkItem, WorkItemStatus
+from holdfast_model.work_items_change import Change, Draft, WrongState
 from holdfast_model.work_items_create import Defaults
+from holdfast_model.work_items_deadlines import breach
+from holdfast_model.work_items_lifecycle import refusal
 from holdfast_model.work_items_queries import AuditQuery, ListWorkItems
 from holdfast_store.work_item_queries import WorkItemQueries
 from holdfast_store.work_items import WorkItemStore
 
 from .building import after, person
 from .conftest import Client
-from .storing import act, make, names, tick
+from .storing import act, due, make, names, tick
 
 S = WorkItemStatus
 REF = "desiredstate:acme:n1:provision"
@@ -171,9 +173,6 @@ async def test_history_and_events_are_written_with_the_change(client: Client) ->
 
 
 async def test_a_refusal_outlives_the_failed_command(client: Client) -> None:
-    from holdfast_model.errors import Forbidden
-    from holdfast_model.work_items_lifecycle import refusal
-
     store, queries = WorkItemStore(client()), WorkItemQueries(client())
     item = (await make(store, candidate_users=("ann",))).item
     with pytest.raises(Forbidden) as caught:
@@ -195,28 +194,28 @@ DAY = Defaults(expiry=86_400, claim=3600)
 async def test_a_passed_deadline_is_carried_out_once_by_racing_sweepers(client: Client) -> None:
     stores = [WorkItemStore(client()) for _ in range(4)]
     item = (await make(stores[0], defaults=DAY)).item
-    assert await stores[0].due("acme", after(minutes=59)) == []
-    assert await stores[0].due("acme", after(minutes=60)) == [item.id]
+    assert await due(stores[0], after(minutes=59)) == []
+    assert await due(stores[0], after(minutes=60)) == [item.id]
 
     done = await asyncio.gather(*(tick(s, item, after(hours=1)) for s in stores))
 
     assert sum(change is not None for change in done) == 1
     assert (await names(stores[0])) == ["created", "claim_expired", "expired"]
-    assert await stores[0].due("acme", after(days=9)) == []
+    assert await due(stores[0], after(days=9)) == []
 
 
 async def test_the_schedule_follows_the_item(store: WorkItemStore) -> None:
     item = (await make(store, defaults=DAY)).item
     await act(store, Verb.CLAIM, item, "ann")
-    assert await store.due("acme", after(hours=2)) == []
-    assert await store.due("acme", after(days=1)) == [item.id]
+    assert await due(store, after(hours=2)) == []
+    assert await due(store, after(days=1)) == [item.id]
     await act(store, Verb.SUSPEND, item, "ann")
-    assert await store.due("acme", after(days=9)) == []
+    assert await due(store, after(days=9)) == []
     await act(store, Verb.RESUME, item, "ann", after(days=3))
-    assert await store.due("acme", after(days=3)) == []
-    assert await store.due("acme", after(days=4)) == [item.id]
+    assert await due(store, after(days=3)) == []
+    assert await due(store, after(days=4)) == [item.id]
     await act(store, Verb.COMPLETE, item, "ann")
-    assert await store.due("acme", after(days=9)) == []
+    assert await due(store, after(days=9)) == []
 
 
 async def test_a_wrong_entry_of_the_schedule_is_put_right(client: Client) -> None:
@@ -226,26 +225,20 @@ async def test_a_wrong_entry_of_the_schedule_is_put_right(client: Client) -> Non
     gone = item.id + "x"
     await kv.run(("ZADD", "hf:wi:{acme}:due", 5, item.id), ("ZADD", "hf:wi:{acme}:due", 5, gone))
 
-    for id in await store.due("acme", after()):
-        assert await store.tick("acme", id, after(), lambda i: _nothing(i)) is None
+    for id in await due(store, after()):
+        assert await store.tick("acme", id, after(), lambda i: breach(i, after())) is None
 
-    assert await store.due("acme", after()) == []
-    assert await store.due("acme", after(hours=1)) == [item.id]
+    assert await due(store, after()) == []
+    assert await due(store, after(hours=1)) == [item.id]
 
 
 async def test_a_deadline_that_cannot_be_carried_out_is_looked_at_again_later(store: WorkItemStore) -> None:
-    import msgspec
-
-    from holdfast_model.work_items import EscalateTo
-
     item = (await make(store, defaults=DAY)).item
 
-    def spoil(i: WorkItem):  # type: ignore[no-untyped-def]
-        from holdfast_model.work_items_change import Change, Draft
-
+    def spoil(i: WorkItem) -> Change:
         draft = Draft(i, "test", after())
         draft.step("signal_received", on_claim_expiry=EscalateTo(()))
-        return Change(draft.item, audit=draft.change().audit)
+        return draft.change()
 
     await store.change("acme", item.id, spoil)
 
@@ -253,15 +246,9 @@ async def test_a_deadline_that_cannot_be_carried_out_is_looked_at_again_later(st
 
     assert change is not None
     assert [a.event for a in change.audit] == ["BREACH_POLICY_MISCONFIGURED"]
-    assert await store.due("acme", after(hours=1)) == []
-    assert await store.due("acme", after(hours=2)) == [item.id]
-    assert msgspec.structs.asdict(change.item)["status"] is S.PENDING
-
-
-def _nothing(item: WorkItem):  # type: ignore[no-untyped-def]
-    from holdfast_model.work_items_deadlines import breach
-
-    return breach(item, after())
+    assert await due(store, after(hours=1)) == []
+    assert await due(store, after(hours=2)) == [item.id]
+    assert change.item.status is S.PENDING
 
 
 # Tenants, names, lists.
@@ -275,7 +262,7 @@ async def test_tenants_share_nothing(client: Client) -> None:
     assert theirs.created
     assert await store.find("evil", id=mine.id) is None
     assert await store.tenants() == ["acme", "evil"]
-    assert await store.due("evil", after(days=2)) == [theirs.item.id]
+    assert await due(store, after(days=2), "evil") == [theirs.item.id]
     for tenant in ("acme", "evil"):
         page = await queries.page(ListWorkItems(tenant=tenant))
         assert [i.tenancy_id for i in page.items] == [tenant]
@@ -318,8 +305,6 @@ async def test_an_inbox_holds_what_one_may_take_or_holds(client: Client) -> None
 
 
 async def test_lists_are_sorted_by_priority_then_deadline_and_filtered(client: Client) -> None:
-    from holdfast_model.work_items import Priority
-
     store, queries = WorkItemStore(client()), WorkItemQueries(client())
     await make(store, title="low", priority=Priority.LOW, types=("review/ai",))
     await make(store, title="soon", expires_at=after(hours=1), graph="shop", types=("reviews",))

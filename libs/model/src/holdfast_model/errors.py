@@ -54,9 +54,7 @@ class Temporary(HoldfastError):
 
     code = "temporary"
 
-    def __init__(
-        self, message: str, *, retry_after: float | None = None, hint: str = "", reason: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "", reason: str = "") -> None:
         super().__init__(message, hint=hint, reason=reason)
         self.retry_after = retry_after
 
@@ -157,8 +155,7 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _BY_CODE: dict[str, type[HoldfastError]] = {
-    c.code: c
-    for c in (Temporary, Unavailable, Conflict, Permanent, NotFound, Forbidden, IllegalState, Stale, Fenced)
+    c.code: c for c in (Temporary, Unavailable, Conflict, Permanent, NotFound, Forbidden, IllegalState, Stale, Fenced)
 }
 
 

@@ -73,6 +73,4 @@ def _leaves(policy: BreachDecision) -> list[Leaf]:
 
 
 def _escalated_to(item: WorkItem, leaf: Leaf) -> bool:
-    return (
-        isinstance(leaf, EscalateTo) and bool(leaf.groups) and set(leaf.groups) == set(item.candidate_groups)
-    )
+    return isinstance(leaf, EscalateTo) and bool(leaf.groups) and set(leaf.groups) == set(item.candidate_groups)

@@ -43,9 +43,7 @@ class Change:
 class Draft:
     """Collects the transitions of one change. The version is raised once, at the first of them."""
 
-    def __init__(
-        self, item: WorkItem, actor: str, now: datetime, command: WorkItemCommand | None = None
-    ) -> None:
+    def __init__(self, item: WorkItem, actor: str, now: datetime, command: WorkItemCommand | None = None) -> None:
         self.item = item
         self.actor = actor
         self.now = now
@@ -132,9 +130,7 @@ def pooled(draft: Draft) -> dict[str, Any]:
     item = draft.item
     left = None
     if item.claim_budget_seconds is not None:
-        left = draft.now + timedelta(
-            seconds=max(0.0, item.claim_budget_seconds - item.accumulated_unclaimed_seconds)
-        )
+        left = draft.now + timedelta(seconds=max(0.0, item.claim_budget_seconds - item.accumulated_unclaimed_seconds))
     return awake(draft) | {
         "status": S.PENDING,
         "assignee_id": "",

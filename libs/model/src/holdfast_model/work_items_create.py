@@ -16,6 +16,7 @@ from .work_items_outcomes import declaration_problems
 
 MAX_TITLE = 500
 MAX_TEXT = 1_048_576
+MAX_KEY = 2000
 MAX_NAMES = 1000
 
 
@@ -33,9 +34,7 @@ def create(request: CreateWorkItem, id: str, now: datetime, defaults: Defaults) 
     """
     _check_request(request, now)
     if request.assignee_id and request.assignee_id in request.excluded_users:
-        raise Forbidden(
-            f"{request.assignee_id} is excluded from {request.title!r}", hint="name another assignee"
-        )
+        raise Forbidden(f"{request.assignee_id} is excluded from {request.title!r}", hint="name another assignee")
     claim_by = _deadline(request.claim_deadline, defaults.claim, now)
     item = WorkItem(
         id=id,
@@ -83,9 +82,15 @@ def _check_request(request: CreateWorkItem, now: datetime) -> None:
             problems += error.problems
     if not request.title.strip():
         problems.append(Problem("/title", "an item needs a title"))
-    for field, limit in (("title", MAX_TITLE), ("description", MAX_TEXT), ("payload", MAX_TEXT)):
-        if len(getattr(request, field)) > limit:
-            problems.append(Problem(f"/{field}", f"longer than {limit} characters"))
+    for text, limit, path in (
+        (request.title, MAX_TITLE, "title"),
+        (request.description, MAX_TEXT, "description"),
+        (request.payload, MAX_TEXT, "payload"),
+        (request.request, MAX_KEY, "request"),
+        (request.caller_ref, MAX_KEY, "callerRef"),
+    ):
+        if len(text) > limit:
+            problems.append(Problem(f"/{path}", f"longer than {limit} characters"))
     for field, path in (
         ("candidate_users", "candidateUsers"),
         ("candidate_groups", "candidateGroups"),
@@ -104,9 +109,7 @@ def _check_request(request: CreateWorkItem, now: datetime) -> None:
         raise Invalid("; ".join(f"{p.path}: {p.message}" for p in problems), problems)
 
 
-def _deadline(
-    given: datetime | msgspec.UnsetType | None, default: float | None, now: datetime
-) -> datetime | None:
+def _deadline(given: datetime | msgspec.UnsetType | None, default: float | None, now: datetime) -> datetime | None:
     if isinstance(given, datetime):
         return given.astimezone(UTC)
     if given is None or not default:

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from .errors import Forbidden, HoldfastError, Invalid, Problem, Stale
 from .work_items import ACTIVE, DeclineTarget, Verb, WorkItem, WorkItemCommand, WorkItemStatus
 from .work_items import WorkItemStatus as S
@@ -63,6 +65,9 @@ LEGAL: dict[Verb, frozenset[WorkItemStatus]] = {
 _REPEATABLE = frozenset({Verb.COMPLETE, Verb.REJECT, Verb.CANCEL, Verb.OBSOLETE, Verb.FAULT})
 """Verbs whose automated variant leaves an ended item as it is, so that messages may be handled twice."""
 _ALWAYS_SYSTEM = frozenset({Verb.OBSOLETE, Verb.FAULT})
+MAX_NOTE = 65_536
+MAX_DATA = 1_048_576
+"""Bytes of JSON; the data travels in every event of the decision."""
 
 
 def apply(verb: Verb, item: WorkItem, command: WorkItemCommand, actor: Actor, now: datetime) -> Change:
@@ -83,6 +88,7 @@ def apply(verb: Verb, item: WorkItem, command: WorkItemCommand, actor: Actor, no
         raise Invalid("a command needs an actor", [Problem("/actor", "must say who does it")])
     if item.status not in LEGAL[verb]:
         raise _wrong_state(verb, item)
+    _check_size(command)
     draft = Draft(item, actor.name, now, command)
     _VERBS[verb](draft, command, actor)
     return draft.change()
@@ -269,6 +275,13 @@ def _check_delegatee(item: WorkItem, actor: Actor) -> None:
             f"WorkItem {item.id} is delegated to {item.assignee_id}, not to {actor.name}",
             hint=f"only {item.assignee_id} may accept or decline it",
         ))  # fmt: skip
+
+
+def _check_size(command: WorkItemCommand) -> None:
+    if len(command.note) > MAX_NOTE:
+        raise Invalid("the note is too long", [Problem("/note", f"longer than {MAX_NOTE} characters")])
+    if command.data is not None and len(msgspec.json.encode(command.data)) > MAX_DATA:
+        raise Invalid("the data is too large", [Problem("/data", f"more than {MAX_DATA} bytes as JSON")])
 
 
 def _wrong_state(verb: Verb, item: WorkItem) -> HoldfastError:

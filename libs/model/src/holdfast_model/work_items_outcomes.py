@@ -73,9 +73,7 @@ def check_output(item: WorkItem, data: dict[str, Any] | None) -> None:
         raise Invalid(f"the data does not follow the schema of WorkItem {item.id}", problems)
 
 
-def _check_condition(
-    outcome: PermittedOutcome, item: WorkItem, command: WorkItemCommand, actor: Actor
-) -> None:
+def _check_condition(outcome: PermittedOutcome, item: WorkItem, command: WorkItemCommand, actor: Actor) -> None:
     if not outcome.condition:
         return
     variables = {

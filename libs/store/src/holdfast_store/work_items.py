@@ -140,12 +140,12 @@ class WorkItemStore:
 
     # Deadlines.
 
-    async def due(self, tenant: str, now: datetime, limit: int = 100) -> list[str]:
-        """Ids whose deadline may have passed, the longest overdue first."""
-        (found,) = await self._kv.run(
-            ("ZRANGEBYSCORE", keys.wi_due(tenant), "-inf", now.timestamp(), "LIMIT", 0, limit)
+    async def due(self, tenants: Sequence[str], now: datetime, limit: int = 100) -> list[tuple[str, str]]:
+        """(tenant, id) of items whose deadline may have passed: at most ``limit`` a tenant, longest overdue first."""
+        found = await self._kv.run(
+            *(("ZRANGEBYSCORE", keys.wi_due(t), "-inf", now.timestamp(), "LIMIT", 0, limit) for t in tenants)
         )
-        return [id.decode() for id in found]
+        return [(t, id.decode()) for t, ids in zip(tenants, found, strict=True) for id in ids]
 
     async def tick(self, tenant: str, id: str, now: datetime, decide: Decide) -> Change | None:
         """Let the clock act on one item; what it was due for leaves the schedule in the same transaction.

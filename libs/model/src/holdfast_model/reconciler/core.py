@@ -50,6 +50,7 @@ class Core:
         self.graves: dict[tuple[str, str], Unit] = {}
         self.grave_types: dict[str, dict[str, None]] = {}  # id -> types of its graves
         self.mourners: dict[str, dict[tuple[str, str], None]] = {}  # id -> graves that wait for it
+        self.former: dict[str, dict[str, None]] = {}  # id -> nodes provisioned against it that no longer name it
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
         self.by_type: dict[str, dict[tuple[str, str], Unit]] = {}
@@ -103,7 +104,7 @@ class Core:
         self.graves[tomb.key] = unit
         self.grave_types.setdefault(tomb.id, {})[tomb.type] = None
         self.by_type.setdefault(tomb.type, {})[tomb.key] = unit
-        for other in (tomb.id, *tomb.dependents):
+        for other in (tomb.id, *tomb.dependents, *self.former.get(tomb.id, ())):
             self.mourners.setdefault(other, {})[tomb.key] = None
         self._index_gates(unit, rec)
         self.mark(unit)
@@ -122,10 +123,10 @@ class Core:
         if unit.tomb is not None:
             del self.graves[unit.tomb.key]
             self.grave_types[unit.id].pop(unit.type, None)
-            for other in (unit.id, *unit.tomb.dependents):
+            for other in (unit.id, *unit.tomb.dependents, *self.former.get(unit.id, ())):
                 self.mourners.get(other, {}).pop(unit.tomb.key, None)
             self.wake_mourners(unit.id)
-            for target in unit.tomb.depends_on:
+            for target in dict.fromkeys((*unit.tomb.depends_on, *self.uses(unit))):
                 self.wake_mourners(target)
                 for type in self.grave_types.get(target, ()):
                     self.mark(self.graves[(target, type)])
@@ -149,6 +150,20 @@ class Core:
                     self.reviews.setdefault(target, {})[unit.id] = None
                 else:
                     self.reviews.get(target, {}).pop(unit.id, None)
+
+    def uses(self, unit: Unit) -> tuple[str, ...]:
+        """What a node was made with, or may have been made with by the step that is under way."""
+        flown = self.flights.get(unit.id)
+        if flown is None or flown[1].type != unit.type:
+            return unit.rec.uses
+        return union(unit.rec.uses, flown[1].uses)
+
+    def used(self, unit: Unit, target: str) -> None:
+        """Remember that a node in its present form was made with ``target``, which it no longer names."""
+        self.former.setdefault(target, {})[unit.id] = None
+        for type in self.grave_types.get(target, ()):
+            self.mourners.setdefault(unit.id, {})[(target, type)] = None
+            self.mark(self.graves[(target, type)])
 
     def wake_mourners(self, node: str) -> None:
         for key in self.mourners.get(node, ()):
@@ -396,6 +411,11 @@ class Undo:
         self.wave = wave
         self.units: dict[int, tuple[Unit, Record, int]] = {}
         self.flights: dict[str, tuple[Unit, Flight] | None] = {}
+
+
+def union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """Both without repetition; the very same object where the second adds nothing."""
+    return first if set(second) <= set(first) else tuple(dict.fromkeys((*first, *second)))
 
 
 def review_spec(node: Node) -> dict[str, object]:

@@ -68,12 +68,13 @@ def _comes_first(core: Core, unit: Unit) -> str:
     successor = core.units.get(unit.id)
     if successor is not None and not successor.current:
         return unit.id
-    for name in tomb.dependents:
+    for name in dict.fromkeys((*tomb.dependents, *core.former.get(unit.id, ()))):
         for type in core.grave_types.get(name, ()):
-            if unit.id in core.graves[(name, type)].form.depends_on:
+            grave = core.graves[(name, type)]
+            if unit.id in grave.form.depends_on or unit.id in core.uses(grave):
                 return name
         other = core.units.get(name)
-        if other is not None and not other.current:
+        if other is not None and not other.current and (name in tomb.dependents or unit.id in core.uses(other)):
             return name
     return ""
 

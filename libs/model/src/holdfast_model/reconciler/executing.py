@@ -22,7 +22,7 @@ from holdfast_model.messages import (
 )
 from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES
 
-from .core import Core, Queue, review_spec
+from .core import Core, Queue, review_spec, union
 from .deciding import decide
 from .gating import ask_approval, attest, reopen_reviews
 from .observing import apply_observation, cascade
@@ -77,7 +77,7 @@ def _send(core: Core, key: tuple[str, str], units: list[Unit]) -> None:
     heapq.heappush(core.deadlines, (deadline, batch))
     core.turn.todo[f"b:{batch}"] = StepIntent(
         domain, first.type, queue, info.version, core.epoch, start_by, deadline, core.now,
-        [(s.node, s.action.value, s.operation, s.attempt, s.digest[:12]) for s in steps],
+        [(s.node, s.action.value, s.operation, s.attempt, s.digest[:12], s.depends_on) for s in steps],
     )  # fmt: skip
     payload = StepBatch(
         batch,
@@ -100,7 +100,7 @@ def _step(core: Core, unit: Unit, batch: str, deadline: float) -> Step:
         operation, attempt = rec.operation, rec.attempt + 1
     else:
         operation, attempt = core.next_number(), 1
-    flight = Flight(batch, action, operation, attempt, unit.type, form.digest, rec.token, deadline, core.now)
+    flight = Flight(batch, action, operation, attempt, unit.type, form.digest, rec.token, deadline, core.now, form.depends_on)
     core.set_flight(unit, flight)
     return build_step(unit, flight)
 
@@ -183,7 +183,7 @@ def _succeeded(core: Core, unit: Unit, flight: Flight, out: StepOutcome, base: d
             "intent": "",
             "failures": 0,
         }
-        base |= {"digest": "", "decision": None, "approval": None, "episode": "", "raised": (), "error": ""}
+        base |= {"digest": "", "uses": (), "decision": None, "approval": None, "episode": "", "raised": (), "error": ""}
         if unit.node is not None:  # it is wanted again meanwhile
             base |= {"gate": None}
         core.change(unit, **base)
@@ -205,6 +205,7 @@ def _succeeded(core: Core, unit: Unit, flight: Flight, out: StepOutcome, base: d
     stale = seen.status is Status.DRIFTED and seen.reason in WORK_REASONS
     base |= {
         "digest": flight.digest,
+        "uses": flight.uses,
         "intent": "",
         "next_try": 0.0,
         "permanent": "",
@@ -258,6 +259,7 @@ def _failed(core: Core, unit: Unit, flight: Flight, out: StepOutcome, base: dict
         "error": out.detail,
         "next_try": _next_try(core, unit, info, out, failures),
     }
+    base["uses"] = union(rec.uses, flight.uses)
     if out.permanent:
         base["permanent"] = flight.digest
     if out.reason == DEAD_LETTERED:
@@ -297,7 +299,7 @@ def deadlines_due(core: Core) -> None:
             core.change(
                 unit, operation=flight.operation, attempt=flight.attempt,
                 intent=f"{flight.action.value} {flight.digest} {flight.token}",
-                status=Status.UNKNOWN, reason="no_answer", detail="the step was not answered in time",
+                uses=union(unit.rec.uses, flight.uses), status=Status.UNKNOWN, reason="no_answer", detail="the step was not answered in time",
             )  # fmt: skip
             core.look(unit)
 

@@ -39,7 +39,7 @@ def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[
     if hold:
         fields["hold_digest"] = unit.form.digest
     if seen.status is Status.PRESENT and not rec.digest:
-        fields["digest"] = unit.form.digest  # was there before us: adopted as it is
+        fields |= {"digest": unit.form.digest, "uses": unit.form.depends_on}  # was there before us: adopted as it is
     if seen.token != rec.token and rec.permanent:
         fields |= {"permanent": "", "next_try": 0.0}  # the world changed: worth another attempt
     if fields:

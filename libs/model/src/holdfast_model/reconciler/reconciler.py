@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from holdfast_model.events import Family, FaultType
-from holdfast_model.messages import Action, Observation, Status, StepOutcome
+from holdfast_model.messages import Action, Observation, Status, StepBatch, StepOutcome
 from holdfast_model.names import AI_REVIEW, GraphRef
 from holdfast_model.rows import Node, Tombstone
 
@@ -73,6 +73,11 @@ class Reconciler:
         for field, intent in todo.items():
             if isinstance(intent, StepIntent):
                 self._resume(field[2:], intent)
+        for unit in core.units.values():
+            self._remember_uses(unit)
+        for grave in core.graves.values():
+            for target in core.uses(grave):
+                core.used(grave, target)
         for field in records:
             key = grave_of(field)
             known = key in core.graves if key is not None else field in core.units
@@ -84,7 +89,7 @@ class Reconciler:
 
     def _resume(self, batch: str, intent: StepIntent) -> None:
         core = self.core
-        for node, action, operation, attempt, digest in intent.steps:
+        for node, action, operation, attempt, digest, uses in intent.steps:
             act = Action(action)
             unit = core.units.get(node) if act is Action.PROVISION else core.graves.get((node, intent.type))
             if unit is None or unit.type != intent.type:
@@ -111,6 +116,30 @@ class Reconciler:
         else:
             core.turn.todo[f"b:{batch}"] = None
 
+    def rebuild(self, batch: str, intent: object) -> StepBatch | None:
+        """The batch of an open intent, for a new owner to publish again unchanged; None when nothing of it is left.
+
+        A step whose node has changed or left is not rebuilt: it is looked at when it times out.
+        """
+        core = self.core
+        if not isinstance(intent, StepIntent) or batch not in core.batches:
+            return None
+        steps = []
+        for node, _, _, _, digest, _ in intent.steps:
+            flown = core.flights.get(node)
+            if flown is None or flown[1].batch != batch:
+                continue
+            unit, flight = flown
+            if unit.form.digest.startswith(digest) and unit.action is flight.action:
+                steps.append(executing.build_step(unit, flight))
+        if not steps:
+            return None
+        ref = core.ref
+        return StepBatch(
+            batch, ref.tenant, ref.graph, core.incarnation, ref.partition, intent.epoch, intent.domain_version,
+            intent.start_by, steps,
+        )  # fmt: skip
+
     def on_graph(
         self, now: float, nodes: Mapping[str, Node | None], gone: Mapping[tuple[str, str], Tombstone | None]
     ) -> None:
@@ -126,7 +155,8 @@ class Reconciler:
         for id, node in nodes.items():
             unit = core.units.get(id)
             if unit is not None and (node is None or node.type != unit.type):
-                before[(id, unit.type)] = (unit.rec, core.flights.get(id))
+                rec = msgspec.structs.replace(unit.rec, uses=core.uses(unit))
+                before[(id, unit.type)] = (rec, core.flights.get(id))
                 dependents[id] = unit.below
                 self._remove(unit)
         for key, tomb in gone.items():
@@ -147,7 +177,6 @@ class Reconciler:
                 fresh.add(node.id)
                 rec, flown = before.get((node.id, node.type), (Record(), None))
                 unit = core.add_unit(node, msgspec.structs.replace(rec, gate=None, approval=None))
-                unit.below = dependents.get(node.id, {})
                 if rec.status is not None or rec.operation:
                     core.turn.rows[node.id] = unit.rec
                     core.look(unit)
@@ -156,20 +185,34 @@ class Reconciler:
             if node is not None:
                 self._rewire(core.units[id], node, fresh=id in fresh)
             core.wake_mourners(id)
-        for id in fresh & dependents.keys():
-            for name in core.units[id].below:
-                core.recount(core.units[name])
-                core.mark(core.units[name])
+        for id in fresh & dependents.keys():  # a changed type: dependents that did not change hang on the new form
+            for name in dependents[id]:
+                other = core.units.get(name)
+                if other is not None and other.node is not None and id in other.node.depends_on:
+                    core.units[id].below[name] = None
+                    core.recount(other)
+                    core.mark(other)
 
     def _remove(self, unit: Unit) -> None:
         core = self.core
         gating.close_all(core, unit, "the node was removed")
         assert unit.node is not None
+        for target in core.uses(unit):
+            core.used(unit, target)
         for target in unit.node.depends_on:
             if target in core.units:
                 core.units[target].below.pop(unit.id, None)
         core.turn.rows[unit.id] = None
         core.drop(unit)
+
+    def _remember_uses(self, unit: Unit) -> None:
+        node = unit.node
+        if node is not None and (uses := self.core.uses(unit)) != node.depends_on:
+            if uses is not unit.rec.uses:  # the step under way was sent with other edges: nothing else remembers them
+                self.core.change(unit, uses=uses)
+            for target in uses:
+                if target not in node.depends_on:
+                    self.core.used(unit, target)
 
     def _adopt_flight(self, unit: Unit, flown: tuple[Unit, Flight] | None) -> None:
         """A step that is under way belongs to what its node has become."""
@@ -187,6 +230,7 @@ class Reconciler:
                 if target not in node.depends_on and target in core.units:
                     core.units[target].below.pop(unit.id, None)
         unit.node = node
+        self._remember_uses(unit)
         for target in node.depends_on:
             core.units[target].below[unit.id] = None
         if not fresh and old.digest != node.digest:

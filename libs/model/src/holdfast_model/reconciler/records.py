@@ -105,6 +105,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     heals: tuple[float, ...] = ()
     paused: bool = False
     alone: bool = False  # its batch was dead-lettered: send it by itself
+    uses: tuple[str, ...] = ()  # the dependencies it was last provisioned against
 
 
 class Flight(msgspec.Struct, frozen=True):
@@ -119,6 +120,7 @@ class Flight(msgspec.Struct, frozen=True):
     token: str
     deadline: float
     since: float
+    uses: tuple[str, ...] = ()
 
 
 class Unit:

@@ -13,7 +13,7 @@ from .records import Record
 class StepIntent(msgspec.Struct, frozen=True, array_like=True):
     """A batch that was or will be published: field ``b:<batch>`` of ``todo``. The payload is rebuilt from the graph.
 
-    ``steps``: (node, action, operation, attempt, first 12 digits of the digest)."""
+    ``steps``: (node, action, operation, attempt, first 12 digits of the digest, dependencies it was sent with)."""
 
     domain: str
     type: str
@@ -23,7 +23,7 @@ class StepIntent(msgspec.Struct, frozen=True, array_like=True):
     start_by: float
     deadline: float
     sent: float
-    steps: list[tuple[str, str, int, int, str]]
+    steps: list[tuple[str, str, int, int, str, tuple[str, ...]]]
 
 
 class ItemIntent(msgspec.Struct, frozen=True, omit_defaults=True):
