@@ -70,8 +70,9 @@ def normal_type(dtype: pl.DataType) -> pl.DataType:
     return pl.String()
 
 
-def _instance(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
-    return dtype if isinstance(dtype, pl.DataType) else dtype()
+def _instance(dtype: object) -> pl.DataType:
+    made = dtype() if isinstance(dtype, type) else dtype
+    return made if isinstance(made, pl.DataType) else pl.String()
 
 
 def normalised(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -246,6 +247,42 @@ def type_name(dtype: pl.DataType) -> str:
     if isinstance(dtype, pl.Decimal):
         return f"decimal({dtype.precision},{dtype.scale})"
     return next((n for n, t in _SIMPLE.items() if t == dtype), "any")
+
+
+def common_schema(schemas: Iterable[pl.Schema]) -> pl.Schema:
+    """The columns of all, in order of appearance (data first), each in a type that holds the values of all."""
+    found: dict[str, pl.DataType] = {}
+    for schema in schemas:
+        for name, dtype in schema.items():
+            found[name] = _common_type(found[name], dtype) if name in found else dtype
+    ordered = [*data_columns(found), *(n for n in found if n in RESERVED_COLUMNS)]
+    return pl.Schema({n: found[n] for n in ordered})
+
+
+def _common_type(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    if one == other or other == pl.Null:
+        return one
+    if one == pl.Null:
+        return other
+    if {one, other} == {pl.Int64(), pl.Float64()}:
+        return pl.Float64()
+    if isinstance(one, pl.Decimal) and isinstance(other, pl.Decimal):
+        scale = max(one.scale, other.scale)
+        whole = max(one.precision - one.scale, other.precision - other.scale)
+        return pl.Decimal(min(38, whole + scale), scale)
+    return pl.String()
+
+
+def fit_to(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
+    """``frame`` with exactly the columns of ``schema``, by name; those it lacks are null (``_errors``: empty)."""
+    there = frame.collect_schema()
+    columns = []
+    for name, dtype in schema.items():
+        if name in there:
+            columns.append(pl.col(name) if there[name] == dtype else pl.col(name).cast(dtype))
+        else:
+            columns.append(pl.lit([] if name == ERRORS_COLUMN else None, dtype=dtype).alias(name))
+    return frame.select(columns)
 
 
 assert tuple(LINEAGE) == LINEAGE_COLUMNS

@@ -54,7 +54,10 @@ class StageFolder:
             with open(self.main / CLAIM, "x", encoding="utf-8") as f:
                 f.write(self.type)
         except FileExistsError:
-            if _owner(self.main) not in (self.type, ""):
+            owner = _owner(self.main)
+            if owner == "":  # a crash between making the claim and writing it
+                (self.main / CLAIM).write_text(self.type, encoding="utf-8")
+            elif owner != self.type:
                 raise Temporary(f"folder {self.name} was taken meanwhile") from None
 
     def remove(self) -> None:

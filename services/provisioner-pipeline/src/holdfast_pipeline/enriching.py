@@ -1,0 +1,141 @@
+"""Silver, second: join a lookup by its unique keys and derive columns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import polars as pl
+
+from holdfast_model.errors import NotFound, Permanent, Temporary
+from holdfast_model.messages import Observation
+
+from .casting import cast, layout, normalised, type_name, with_casts
+from .drift import project
+from .files import SourceFile, assert_unchanged, content_sha, list_source
+from .recomputing import compared, metadata, own_folder, pin, versions, without_inputs
+from .roots import Roots
+from .specs import ERRORS_COLUMN, EnricherSpec, Field, Lookup
+from .tables import Table, collected, content_key, mapped, write
+from .tasks import Context, StageResult
+
+LOOKUP = "holdfast_lookup"
+"""Commit metadata: the lookup's files as [[name, tag, sha], ...]."""
+
+
+@dataclass(frozen=True)
+class _LookupFile:
+    file: SourceFile
+    sha: str
+
+
+def observe(context: Context, spec: EnricherSpec) -> Observation:
+    """PRESENT when the table was made from the input and the lookup as they are now."""
+    table = Table.open(own_folder(context).main)
+    try:
+        pins = pin(context, [spec.input])
+        files = _lookup_files(context, spec.lookup, table, observing=True)
+    except (Temporary, NotFound) as e:
+        return without_inputs(context, table, e.message)
+    key = content_key(digest=context.task.digest, inputs=versions(pins), lookup=[(f.file.name, f.sha) for f in files])
+    return compared(context, table, key)
+
+
+def provision(context: Context, spec: EnricherSpec) -> StageResult:
+    """Recompute the table from its pinned input and lookup, unless that was done already."""
+    folder = own_folder(context)
+    table = Table.open(folder.main)
+    [pinned] = pins = pin(context, [spec.input])
+    try:
+        files = _lookup_files(context, spec.lookup, table, observing=False)
+    except NotFound as e:
+        raise Temporary(f"the lookup is not there: {e.message}") from e
+    key = content_key(digest=context.task.digest, inputs=versions(pins), lookup=[(f.file.name, f.sha) for f in files])
+    known = json.dumps([[f.file.name, f.file.tag, f.sha] for f in files])
+    if table is None or table.key != key or table.commit.get(LOOKUP, "[]") != known:
+        try:
+            frame = pinned.table.scan()
+            if spec.lookup is not None:
+                frame = joined(frame, _lookup_frame(spec.lookup, files), spec.lookup)
+            frame = layout(normalised(derived(frame, spec.derive)))
+        except Exception as e:
+            raise mapped(e, context.task.node) from e
+
+        def unchanged() -> None:
+            if spec.lookup is not None:
+                for f in files:
+                    assert_unchanged(f.file, spec.lookup.source)
+
+        folder.claim()
+        write(context, folder.main, table, frame, metadata(context, key, None, **{LOOKUP: known}), before=unchanged)
+    return StageResult(observe(context, spec))
+
+
+def _lookup_files(
+    context: Context, lookup: Lookup | None, table: Table | None, *, observing: bool
+) -> list[_LookupFile]:
+    """The lookup's files with their content; files whose tag is known are not read again.
+
+    One that has not settled counts as it was when observing, and is Temporary when provisioning."""
+    if lookup is None:
+        return []
+    roots = Roots.of(context.settings, context.task.tenant)
+    listing = list_source(roots, lookup.source, now=context.now(), settle=context.settings.settle)
+    known: dict[str, tuple[str, str]] = {}
+    if table is not None:
+        known = {name: (tag, sha) for name, tag, sha in json.loads(table.commit.get(LOOKUP, "[]"))}
+    found = []
+    for name, file in sorted(listing.files.items()):
+        tag, sha = known.get(name, ("", ""))
+        if tag == file.tag or (observing and not file.settled and sha):
+            found.append(_LookupFile(file, sha))
+        elif file.settled:
+            found.append(_LookupFile(file, content_sha(file, lookup.source)))
+        else:
+            raise Temporary(f"lookup file {name!r} is still being written", retry_after=context.settings.settle)
+    return found
+
+
+def _lookup_frame(lookup: Lookup, files: list[_LookupFile]) -> pl.LazyFrame:
+    if not files:
+        raise Temporary(f"lookup {lookup.source.node!r} has no files yet")
+    frames = [project(f.file, lookup.source, None, None).drop("_row", ERRORS_COLUMN) for f in files]
+    whole = pl.concat(frames, how="diagonal_relaxed")
+    if lookup.fields:
+        whole = with_casts(whole, lookup.fields).drop(ERRORS_COLUMN)
+    return whole
+
+
+def joined(left: pl.LazyFrame, lookup: pl.LazyFrame, how: Lookup) -> pl.LazyFrame:
+    """Left join. Raises Permanent when keys are not unique in the lookup, columns are missing or names clash."""
+    name = how.source.node
+    there, given = left.collect_schema(), lookup.collect_schema()
+    keys = list(how.join_keys)
+    for side, schema in (("the input", there), (f"lookup {name!r}", given)):
+        missing = [k for k in keys if k not in schema]
+        if missing:
+            raise Permanent(f"{side} has no join key {', '.join(missing)}")
+    take = list(how.take) or [c for c in given.names() if c not in keys]
+    missing = [c for c in take if c not in given]
+    if missing:
+        raise Permanent(f"lookup {name!r} has no column {', '.join(missing)}")
+    clash = [c for c in take if c in there]
+    if clash:
+        raise Permanent(f"columns {', '.join(clash)} are in the input and in lookup {name!r}")
+    right = lookup.select(
+        *(cast(pl.col(k), given[k], Field(k, type_name(there[k]), tz="UTC")).alias(k) for k in keys), *take
+    ).drop_nulls(keys)
+    twice = collected(right.group_by(keys).len().filter(pl.col("len") > 1).sort(keys).head(3), name)
+    if twice.height:
+        examples = ", ".join(repr(tuple(map(str, row[:-1]))) for row in twice.iter_rows())
+        raise Permanent(f"keys {', '.join(keys)} are not unique in lookup {name!r}, for example {examples}")
+    return left.join(right, on=keys, how="left", maintain_order="left")
+
+
+def derived(frame: pl.LazyFrame, derive: dict[str, str]) -> pl.LazyFrame:
+    """``frame`` with new columns, each computed over the row with the ones before it."""
+    for name, expression in derive.items():
+        if name in frame.collect_schema():
+            raise Permanent(f"column {name!r} cannot be derived: it is there already")
+        frame = frame.with_columns(pl.sql_expr(expression).alias(name))
+    return frame

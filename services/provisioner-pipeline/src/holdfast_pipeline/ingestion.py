@@ -1,0 +1,252 @@
+"""Bronze: files are taken as they are, each exactly once, a bounded number per commit.
+
+The only incremental stage. A commit adds the rows of new files and replaces those of changed and renamed ones; when
+all is landed, the notes are committed with what was seen, so that observing needs no look at the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import polars as pl
+
+from holdfast_model.errors import NotFound, Temporary
+from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status, Touch
+
+from .casting import LINEAGE, common_schema, fit_to, layout
+from .contracts import SCHEMA_NODE, contract_observation, read_notes, read_rulings
+from .drift import Examination, examine, project
+from .files import Listing, SourceFile, assert_unchanged, content_sha, list_source
+from .folders import FILES, StageFolder, stage_folder
+from .ledger import Landed, Ledger, Note, Rulings, Taken, Work, plan, reading_of, seen, sort_out
+from .roots import Roots
+from .specs import ERRORS_COLUMN, IngestionSpec, contract_digest
+from .tables import DIGEST, KEY, Table, collected, content_key, in_list, write
+from .tasks import Context, StageResult
+
+SEEN = "holdfast_seen"
+MAIN = "holdfast_main"
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is on disk of one ingestion, and what is there to be taken."""
+
+    folder: StageFolder
+    main: Table | None
+    files: Table | None
+    rulings: Rulings
+    reading: str
+    listing: Listing
+    seen: str
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last provisioning saw exactly what is there now, and finished."""
+        if self.main is None or self.files is None:
+            return False
+        return self.files.commit.get(SEEN) == self.seen and self.noted
+
+    @property
+    def noted(self) -> bool:
+        """Whether the notes belong to the table's newest commit."""
+        if self.main is None or self.files is None:
+            return False
+        return self.main.key != "" and self.files.key != "" and self.files.commit.get(MAIN) == self.main.key
+
+
+def observe(context: Context, spec: IngestionSpec) -> Observation:
+    """PRESENT when every settled file is landed or noted under this spec; DRIFTED stale when files are new or
+    changed. Reads no rows unless something changed."""
+    task = context.task
+    try:
+        state = _state(context, spec)
+    except NotFound as e:
+        main = Table.open(stage_folder(context.settings, task.tenant, task.graph, task.node, task.type).main)
+        if main is None:
+            return Observation(Status.ABSENT)
+        return Observation(Status.PRESENT, detail=e.message, token=main.key)
+    if state.main is None:
+        return Observation(Status.ABSENT)
+    if state.main.digest != task.digest:
+        return Observation(Status.DRIFTED, REASON_SPEC_CHANGED, token=task.digest)
+    if not state.settled:
+        work = plan(state.listing, _ledger(state), state.rulings, state.reading)
+        if work or not state.noted:
+            text = f"{len(work.files)} files are new or changed" if work.files else "what is known of files changed"
+            return Observation(Status.DRIFTED, REASON_STALE, text, token=state.seen)
+    return _present(state)
+
+
+def provision(context: Context, spec: IngestionSpec) -> StageResult:
+    """Land what is there to be taken. The schema's node is touched with what its held files mean for it."""
+    task = context.task
+    try:
+        state = _state(context, spec)
+    except NotFound as e:
+        raise Temporary(f"the source is not there: {e.message}") from e
+    if not (state.settled and state.main is not None and state.main.digest == task.digest):
+        state = _land(context, spec, state)
+    touch: tuple[Touch, ...] = ()
+    if spec.contract is not None:
+        held = contract_observation(context.settings, task.tenant, task.graph, spec.contract)
+        touch = (Touch(spec.contract.node, held),)
+    return StageResult(_present(state), touch=touch)
+
+
+def _present(state: _State) -> Observation:
+    if state.main is None or state.files is None:
+        raise Temporary("the tables went away")
+    notes = read_notes(state.files).values()
+    broken = [n for n in notes if n.state == "unreadable"]
+    info: dict[str, object] = {
+        "files": len(state.listing.files),
+        "held": sum(state.rulings.undecided(n) for n in notes),
+        "rows": state.main.rows(),
+    }
+    if broken:
+        text = "; ".join(n.found.text for n in broken[:5])
+        return Observation(
+            Status.DRIFTED, "unreadable", f"{len(broken)} files cannot be read: {text}",
+            token=state.files.key, hold=True, info=info,
+        )  # fmt: skip
+    return Observation(Status.PRESENT, token=state.files.key, info=info)
+
+
+def _state(context: Context, spec: IngestionSpec) -> _State:
+    task, settings = context.task, context.settings
+    listing = list_source(Roots.of(settings, task.tenant), spec.source, now=context.now(), settle=settings.settle)
+    folder = stage_folder(settings, task.tenant, task.graph, task.node, task.type)
+    rulings = Rulings(task.node)
+    if spec.contract is not None:
+        rulings = read_rulings(settings, task.tenant, task.graph, spec.contract.node, task.node)
+    reading = reading_of(spec)
+    return _State(
+        folder, Table.open(folder.main), Table.open(folder.side(FILES)), rulings, reading, listing,
+        seen(listing, reading, rulings),
+    )  # fmt: skip
+
+
+def _ledger(state: _State) -> Ledger:
+    landed: dict[str, Landed] = {}
+    if state.main is not None:
+        rows = collected(state.main.scan().select("_file", "_tag", "_sha").unique(), state.folder.name)
+        landed = {name: Landed(name, tag, sha) for name, tag, sha in rows.iter_rows()}
+    return Ledger(landed, read_notes(state.files))
+
+
+def _land(context: Context, spec: IngestionSpec, state: _State) -> _State:
+    task = context.task
+    ledger = _ledger(state)
+    work = plan(state.listing, ledger, state.rulings, state.reading)
+    contract = contract_digest(spec.contract) if spec.contract else ""
+    found = _looked_at(context, spec, state, ledger, work)
+    result = sort_out(work, found, ledger, state.rulings, state.reading, contract)
+    state.folder.claim()
+
+    landed = dict(ledger.landed)
+    main = state.main
+    emptied = sorted(result.emptied)
+    chunks = [result.taken[i : i + spec.batch_size] for i in range(0, len(result.taken), spec.batch_size)]
+    done = 0
+    for chunk in chunks or [()]:
+        gone = {*emptied, *(t.renamed_from for t in chunk if t.renamed_from)}
+        gone |= {t.file.name for t in chunk if t.file.name in landed}
+        emptied = []
+        for name in gone:
+            landed.pop(name, None)
+        landed |= {t.file.name: Landed(t.file.name, f"{t.file.tag}~{state.reading}", t.sha) for t in chunk}
+        key = content_key(digest=task.digest, files=sorted((x.name, x.sha, x.tag[-16:]) for x in landed.values()))
+        done += len(chunk)
+        context.progress(done, len(result.taken), "files", task.node)
+        if main is None or main.key != key:
+            main = _commit(context, spec, state, main, chunk, sorted(gone), key)
+    if main is None:
+        raise Temporary("the table went away")
+    files = _commit_notes(context, spec, state, result.notes, main.key)
+    return _State(state.folder, main, files, state.rulings, state.reading, state.listing, state.seen)
+
+
+def _looked_at(
+    context: Context, spec: IngestionSpec, state: _State, ledger: Ledger, work: Work
+) -> Iterator[tuple[SourceFile, str, Examination | None]]:
+    for count, file in enumerate(work.files):
+        context.progress(count, len(work.files), "files", f"looking at {file.name}")
+        sha = content_sha(file, spec.source)
+        landed = ledger.landed.get(file.name)
+        if landed is not None and landed.sha == sha and landed.tag.endswith(f"~{state.reading}"):
+            yield file, sha, None
+            continue
+        found = examine(file, spec.source, spec.contract)
+        assert_unchanged(file, spec.source)
+        yield file, sha, found
+
+
+def _commit(
+    context: Context,
+    spec: IngestionSpec,
+    state: _State,
+    main: Table | None,
+    chunk: Iterable[Taken],
+    gone: list[str],
+    key: str,
+) -> Table:
+    """Put the rows of ``chunk`` in and take those of ``gone`` out, in one commit."""
+    chunk = list(chunk)
+    frames = [_rows(spec, state, t, key) for t in chunk]
+    if not frames:
+        frames = [_no_rows(spec, main)]
+    there = main.schema() if main is not None else None
+    schema = common_schema([*([there] if there is not None else []), *(f.collect_schema() for f in frames)])
+    metadata = {KEY: key, DIGEST: context.task.digest}
+
+    def unchanged() -> None:
+        for t in chunk:
+            assert_unchanged(t.file, spec.source)
+
+    if main is None or there is None or dict(schema) != dict(there):
+        # Columns came or changed their type: one commit rewrites the table, with the rows it keeps.
+        kept = [] if main is None else [main.scan().filter(~pl.col("_file").is_in(gone))]
+        whole = pl.concat([fit_to(f, schema) for f in [*kept, *frames]])
+        return write(context, state.folder.main, main, whole, metadata, before=unchanged)
+    rows = pl.concat([fit_to(f, schema) for f in frames])
+    if not gone:
+        return write(context, state.folder.main, main, rows, metadata, mode="append", before=unchanged)
+    replaced = in_list("_file", sorted({*gone, *(t.file.name for t in chunk)}))
+    return write(context, state.folder.main, main, rows, metadata, replace=replaced, before=unchanged)
+
+
+def _rows(spec: IngestionSpec, state: _State, taken: Taken, key: str) -> pl.LazyFrame:
+    frame = project(taken.file, spec.source, spec.contract, taken.mapping)
+    lineage = {
+        "_file": taken.file.name,
+        "_tag": f"{taken.file.tag}~{state.reading}",
+        "_sha": taken.sha,
+        "_batch": key[:16],
+    }
+    return layout(frame.with_columns(**{c: pl.lit(v, dtype=pl.String) for c, v in lineage.items()}))
+
+
+def _no_rows(spec: IngestionSpec, main: Table | None) -> pl.LazyFrame:
+    if main is not None:
+        return pl.LazyFrame(schema=main.schema())
+    fields = [f.name for f in spec.contract.fields] if spec.contract else []
+    data = {n: pl.String() for n in fields}
+    return pl.LazyFrame(schema={**data, **LINEAGE, ERRORS_COLUMN: pl.List(pl.String)})
+
+
+def _commit_notes(context: Context, spec: IngestionSpec, state: _State, notes: dict[str, Note], main_key: str) -> Table:
+    rows = {n: msgspec.json.encode(note, order="sorted").decode() for n, note in sorted(notes.items())}
+    key = content_key(seen=state.seen, main=main_key, notes=rows)
+    folder = state.folder.side(FILES)
+    table = Table.open(folder)
+    if table is not None and table.key == key:
+        return table
+    metadata = {KEY: key, DIGEST: context.task.digest, SEEN: state.seen, MAIN: main_key}
+    if spec.contract is not None:
+        metadata[SCHEMA_NODE] = spec.contract.node
+    schema = {"name": pl.String, "note": pl.String}
+    frame = pl.LazyFrame({"name": list(rows), "note": list(rows.values())}, schema=schema)
+    return write(context, folder, table, frame, metadata)

@@ -1,0 +1,116 @@
+"""What stages after Bronze have in common: pin the inputs, compare the content key, recompute and overwrite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from holdfast_model.errors import Temporary
+from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status
+
+from .casting import data_columns
+from .folders import StageFolder, stage_folder
+from .specs import Input
+from .tables import DIGEST, KEY, DataVersion, Table, write
+from .tasks import Context
+
+INFO = "holdfast_info"
+"""Commit metadata: what the computation counted, as JSON; shown to people."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One input at one version. ``table`` reads exactly that version."""
+
+    input: Input
+    table: Table
+
+    @property
+    def version(self) -> DataVersion:
+        return self.table.data_version
+
+
+def own_folder(context: Context) -> StageFolder:
+    """The folder of the task's stage."""
+    task = context.task
+    return stage_folder(context.settings, task.tenant, task.graph, task.node, task.type)
+
+
+def pin(context: Context, inputs: Iterable[Input], at: Mapping[str, DataVersion] | None = None) -> list[Pin]:
+    """The inputs at their newest data version, or at the versions in ``at``.
+
+    Raises Temporary when one is not there or cannot be read at its version.
+    """
+    task = context.task
+    pins = []
+    for wanted in inputs:
+        folder = stage_folder(context.settings, task.tenant, task.graph, wanted.node, wanted.type).main
+        table = Table.open(folder)
+        if table is None:
+            raise Temporary(f"input {wanted.node!r} is not there yet")
+        version = at[wanted.node] if at is not None else table.data_version
+        if version.table != table.metadata_id:
+            raise Temporary(f"input {wanted.node!r} was made anew; plan again")
+        if version.version != table.version:
+            table = Table.open(folder, version.version)
+        if table is None or not table.commit:
+            raise Temporary(f"input {wanted.node!r} has no content yet")
+        pins.append(Pin(wanted, table))
+    return pins
+
+
+def versions(pins: Iterable[Pin]) -> list[tuple[str, str, int]]:
+    """The pinned versions as part of a content key."""
+    return [(p.input.node, *p.version) for p in pins]
+
+
+def data(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """``frame`` without lineage and ``_errors``: what SQL and targets see."""
+    return frame.select(data_columns(frame.collect_schema().names()))
+
+
+def compared(context: Context, table: Table | None, key: str) -> Observation:
+    """What is there against the content key that its inputs ask for now."""
+    if table is None:
+        return Observation(Status.ABSENT)
+    if table.key == key:
+        return Observation(Status.PRESENT, token=key, info=info_of(table))
+    if table.digest != context.task.digest:
+        return Observation(Status.DRIFTED, REASON_SPEC_CHANGED, token=key)
+    detail = "somebody else wrote to the table" if table.foreign else "its inputs changed"
+    return Observation(Status.DRIFTED, REASON_STALE, detail, token=key)
+
+
+def without_inputs(context: Context, table: Table | None, why: str) -> Observation:
+    """What is there while an input is not."""
+    if table is None:
+        return Observation(Status.ABSENT)
+    if table.digest != context.task.digest:
+        return Observation(Status.DRIFTED, REASON_SPEC_CHANGED, why, token=context.task.digest)
+    return Observation(Status.DRIFTED, REASON_STALE, why, token=context.task.digest)
+
+
+def info_of(table: Table) -> dict[str, object]:
+    """What was counted when the table was written, with its number of rows."""
+    counted = json.loads(table.commit.get(INFO, "{}"))
+    return {"rows": table.rows(), **counted}
+
+
+def metadata(context: Context, key: str, info: Mapping[str, object] | None = None, **more: str) -> dict[str, str]:
+    """The commit metadata of a stage's table."""
+    return {
+        KEY: key,
+        DIGEST: context.task.digest,
+        **({INFO: json.dumps(info, sort_keys=True)} if info else {}),
+        **more,
+    }
+
+
+def overwrite(context: Context, folder: Path, table: Table | None, frame: pl.LazyFrame, meta: dict[str, str]) -> Table:
+    """Replace the whole content of a stage's own table."""
+    own_folder(context).claim()
+    return write(context, folder, table, frame, meta)
