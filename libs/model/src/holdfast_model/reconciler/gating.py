@@ -266,5 +266,5 @@ def reopen_reviews(core: Core, target: Unit) -> None:
         review = core.units[name]
         if review.type == HUMAN_REVIEW and review.rec.gate is not None and review.rec.gate.state is GateState.PASSED:
             rec = review.rec
-            fresh = Record(round=rec.round + 1, operation=rec.operation, attempt=rec.attempt)
+            fresh = Record(type=rec.type, round=rec.round + 1, operation=rec.operation, attempt=rec.attempt)
             core.set_record(review, msgspec.structs.replace(fresh, status=Status.ABSENT))

@@ -59,9 +59,14 @@ class Reconciler:
         """Take over a graph from its stored state. Open step intents are in flight, whoever sent them."""
         core = self.core
         core.now, core.counter, core.paused, core.converged = now, counter, paused, converged
-        empty = Record()
         for node in nodes.values():
-            core.add_unit(node, records.get(node.id, empty))
+            rec = records.get(node.id)
+            if rec is None or rec.type != node.type:  # the owner fell before it could write what the change meant
+                buried = records.get(grave_field(node.id, node.type))
+                if rec is not None or buried is not None:
+                    core.turn.rows[node.id] = buried or Record(type=node.type)
+                rec = buried or Record(type=node.type)
+            core.add_unit(node, rec)
         for node in nodes.values():
             for target in node.depends_on:
                 core.units[target].below[node.id] = None
@@ -69,7 +74,14 @@ class Reconciler:
             if unit.node is not None and unit.node.depends_on:
                 core.recount(unit)
         for tomb in gone:
-            core.add_grave(tomb, records.get(grave_field(tomb.id, tomb.type), empty))
+            field = grave_field(tomb.id, tomb.type)
+            rec = records.get(field)
+            if rec is None:
+                last = records.get(tomb.id)
+                known = last is not None and last.type == tomb.type
+                rec = executing.fresh_removed(last) if last is not None and known else Record(type=tomb.type)
+                core.turn.rows[field] = rec
+            core.add_grave(tomb, rec)
         for field, intent in todo.items():
             if isinstance(intent, StepIntent):
                 self._resume(field[2:], intent)
@@ -167,7 +179,7 @@ class Reconciler:
                 core.turn.rows[grave.field] = None
                 core.drop(grave)
             elif tomb is not None and grave is None:
-                rec, flown = before.get(key, (Record(), None))
+                rec, flown = before.get(key, (Record(type=tomb.type), None))
                 grave = core.add_grave(tomb, executing.fresh_removed(rec))
                 core.turn.rows[grave.field] = grave.rec
                 self._adopt_flight(grave, flown)
@@ -175,7 +187,7 @@ class Reconciler:
         for node in nodes.values():
             if node is not None and node.id not in core.units:
                 fresh.add(node.id)
-                rec, flown = before.get((node.id, node.type), (Record(), None))
+                rec, flown = before.get((node.id, node.type), (Record(type=node.type), None))
                 unit = core.add_unit(node, msgspec.structs.replace(rec, gate=None, approval=None))
                 if rec.status is not None or rec.operation:
                     core.turn.rows[node.id] = unit.rec

@@ -67,7 +67,7 @@ class ApprovalGate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The persisted state of a node.
+    """The persisted state of a node, in the form that had this ``type``.
 
     ``digest``: the one that was last provisioned or adopted. ``operation``/``attempt``: the last attempt that ended;
     ``intent``: (action, digest, token) that operation was for, "" once it succeeded. ``request``: the (epoch, n) of
@@ -75,6 +75,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     fault in it that were told. ``blamed``: episodes of dependencies for which unavailability was told.
     """
 
+    type: str = ""
     status: Status | None = None
     reason: str = ""
     detail: str = ""
