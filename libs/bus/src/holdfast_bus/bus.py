@@ -45,6 +45,7 @@ log = logging.getLogger("holdfast.bus")
 
 Handler = Callable[[Inbound], Awaitable[None]]
 
+FLUSH_LIMIT = 5
 QUIET_PERIOD = 30.0
 """The same complaint about the connection is logged once in so many seconds."""
 
@@ -89,6 +90,7 @@ class Bus:
             disconnected_cb=self._on_disconnect,
             reconnected_cb=self._on_reconnect,
             closed_cb=self._on_close,
+            logger=logging.getLogger("faststream"),
             log_level=logging.DEBUG,
             description=f"Holdfast: {service}",
         )
@@ -242,8 +244,16 @@ class Bus:
         await self.broker.connect()
 
     async def start(self) -> None:
-        """Connect and let messages flow."""
+        """Connect and let messages flow. When it returns, the server knows of every subscription."""
         await self.broker.start()
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until the server has heard everything said so far (it will anyway, if the link is down now)."""
+        try:
+            await self.client.flush(FLUSH_LIMIT)
+        except (NatsError, TimeoutError) as error:
+            log.debug("not flushed: %s", error)
 
     async def quiesce(self) -> None:
         """Stop taking messages and wait (within the graceful timeout) for handlers to end."""

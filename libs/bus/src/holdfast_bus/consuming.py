@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("holdfast.bus")
 
 WAIT = 30.0
-PROBE_FIRST = 0.5
-PROBE_LONGEST = 5.0
+PROBE_FIRST = 0.25
+PROBE_LONGEST = 2.0
 PROBE_LIMIT = 5.0
 
 Check = Callable[[], Awaitable[None]]

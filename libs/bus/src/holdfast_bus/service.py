@@ -153,6 +153,7 @@ class ServiceApp:
             await hook()
 
     async def _after_start(self) -> None:
+        await self.bus.settle()
         self._started = True
         log.info("%s started", self.bus.service)
 

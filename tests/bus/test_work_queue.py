@@ -1,0 +1,209 @@
+"""Work queues with explicit credit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from nats.aio.client import Client
+
+from holdfast_bus import Bus, Durable, Outgoing, WorkMessage, WorkQueue
+from holdfast_bus.setup import ensure_step_consumer
+from holdfast_bus.streams import step_durable
+from holdfast_model.errors import Unavailable
+from holdfast_testkit.waiting import eventually
+
+from .conftest import MakeBus
+
+TYPE = "record:a"
+STEPS = step_durable("dns", TYPE)
+
+
+@pytest.fixture
+async def durable(raw: Client) -> Durable:
+    return await ensure_step_consumer(raw.jetstream(), "dns", TYPE)
+
+
+async def put(bus: Bus, *bodies: bytes) -> None:
+    await bus.publish_many([Outgoing("step.dns.record:a", body, "STEPS") for body in bodies])
+
+
+async def left(raw: Client) -> int:
+    return (await raw.jetstream().stream_info("STEPS")).state.messages
+
+
+def bodies(messages: list[WorkMessage]) -> list[bytes]:
+    return [message.data for message in messages]
+
+
+async def test_a_fetch_gives_what_is_there_up_to_its_credit(bus: Bus, durable: Durable, raw: Client) -> None:
+    await put(bus, *(b"%d" % i for i in range(10)))
+    async with bus.work_queue(durable) as queue:
+        first = await queue.fetch(3, 1)
+        second = await queue.fetch(100, 1)
+        assert bodies(first) == [b"0", b"1", b"2"]
+        assert bodies(second) == [b"%d" % i for i in range(3, 10)]
+        for message in first + second:
+            await message.ack()
+    await eventually(lambda: _left(raw, 0))
+
+
+async def _left(raw: Client, count: int) -> bool:
+    return await left(raw) == count
+
+
+async def test_credit_is_never_exceeded_at_the_server_either(bus: Bus, durable: Durable, raw: Client) -> None:
+    await put(bus, *(b"%d" % i for i in range(10)))
+    async with bus.work_queue(durable) as queue:
+        assert len(await queue.fetch(2, 1)) == 2
+        info = await raw.jetstream().consumer_info(durable.stream, durable.name)
+        assert info.num_ack_pending == 2
+        assert info.num_waiting == 0
+
+
+async def test_an_empty_queue_is_waited_on_and_answers_at_once(bus: Bus, durable: Durable) -> None:
+    async with bus.work_queue(durable) as queue:
+        began = time.monotonic()
+        assert await queue.fetch(5, 0.3) == []
+        assert 0.25 < time.monotonic() - began < 0.8
+
+        waiting = asyncio.create_task(queue.fetch(5, 10))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        await put(bus, b"x")
+        assert bodies(await waiting) == [b"x"]
+        assert time.monotonic() - began < 0.1
+
+
+async def test_readers_of_one_queue_share_it_and_all_of_them_wait(
+    make_bus: MakeBus, bus: Bus, durable: Durable
+) -> None:
+    other = make_bus("other")
+    await other.start()
+    async with bus.work_queue(durable) as one, other.work_queue(durable) as two:
+        got: list[bytes] = []
+
+        async def read(queue: WorkQueue) -> int:
+            count = 0
+            while len(got) < 60:
+                for message in await queue.fetch(4, 0.5):
+                    got.append(message.data)
+                    count += 1
+                    await message.ack()
+            return count
+
+        readers = [asyncio.create_task(read(queue)) for queue in (one, two)]
+        await asyncio.sleep(0.1)
+        for i in range(60):
+            await put(bus, b"%d" % i)
+        counts = await asyncio.gather(*readers)
+        assert sorted(got) == sorted(b"%d" % i for i in range(60))
+        assert min(counts) > 5
+
+
+async def test_a_nak_brings_the_message_again_after_its_delay(bus: Bus, durable: Durable) -> None:
+    await put(bus, b"x")
+    async with bus.work_queue(durable) as queue:
+        [message] = await queue.fetch(1, 1)
+        assert message.deliveries == 1
+        await message.nak(0.4)
+        began = time.monotonic()
+        [again] = await queue.fetch(1, 5)
+        assert time.monotonic() - began >= 0.35
+        assert (again.deliveries, again.stream_seq) == (2, message.stream_seq)
+        await again.term("no good")
+
+
+async def test_a_dead_letter_is_copied_and_leaves_the_queue(bus: Bus, durable: Durable, raw: Client) -> None:
+    dead = await raw.subscribe("dlq.STEPS")
+    await put(bus, b"garbage")
+    async with bus.work_queue(durable) as queue:
+        [message] = await queue.fetch(1, 1)
+        await message.dead_letter("cannot be decoded")
+    letter = await dead.next_msg(timeout=2)
+    assert (letter.data, (letter.headers or {})["Holdfast-Reason"]) == (b"garbage", "cannot be decoded")
+    await eventually(lambda: _left(raw, 0))
+
+
+async def test_closing_gives_back_what_was_not_fetched(bus: Bus, make_bus: MakeBus, durable: Durable) -> None:
+    queue = bus.work_queue(durable)
+    waiting = asyncio.create_task(queue.fetch(1, 10))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    await put(bus, b"x")
+    await queue.close()
+    async with bus.work_queue(durable) as other:
+        assert bodies(await other.fetch(1, 2)) == [b"x"]
+
+
+async def test_a_cancelled_fetch_leaves_no_credit_behind(bus: Bus, durable: Durable, raw: Client) -> None:
+    async with bus.work_queue(durable) as queue:
+        waiting = asyncio.create_task(queue.fetch(50, 30))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await put(bus, *(b"%d" % i for i in range(20)))
+        assert bodies(await queue.fetch(2, 1)) == [b"0", b"1"]
+        info = await raw.jetstream().consumer_info(durable.stream, durable.name)
+        assert info.num_ack_pending == 2
+
+
+async def test_a_full_consumer_does_not_hang_and_serves_again_when_acked(bus: Bus, raw: Client) -> None:
+    from dataclasses import replace
+
+    from holdfast_bus.setup import ensure_durable
+
+    small = replace(STEPS, max_ack_pending=5)
+    await ensure_durable(raw.jetstream(), small)
+    await put(bus, *(b"%d" % i for i in range(12)))
+    async with bus.work_queue(small) as queue:
+        first = await queue.fetch(10, 5)
+        assert len(first) == 5
+        assert await queue.fetch(10, 0.3) == []
+        for message in first:
+            await message.ack()
+        more = await queue.fetch(3, 5)
+        assert bodies(more) == [b"5", b"6", b"7"]
+        info = await raw.jetstream().consumer_info(small.stream, small.name)
+        assert info.num_ack_pending == 3
+
+
+async def test_a_missing_consumer_is_unavailable_and_said_slowly(bus: Bus, raw: Client) -> None:
+    async with bus.work_queue(step_durable("dns", "nothing")) as queue:
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="STEPS/step=dns=nothing does not exist"):
+                await queue.fetch(1, 0.1)
+        assert time.monotonic() - began >= 2
+
+
+async def test_a_consumer_deleted_under_a_waiting_reader_is_noticed(bus: Bus, durable: Durable, raw: Client) -> None:
+    async with bus.work_queue(durable) as queue:
+        waiting = asyncio.create_task(queue.fetch(1, 30))
+        await asyncio.sleep(0.2)
+        await raw.jetstream().delete_consumer(durable.stream, durable.name)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(waiting, 5)
+        await ensure_step_consumer(raw.jetstream(), "dns", TYPE)
+        await put(bus, b"x")
+        assert bodies(await queue.fetch(1, 5)) == [b"x"]
+
+
+async def test_thousands_of_messages_per_second_are_fetched_and_acknowledged(
+    bus: Bus, durable: Durable, raw: Client
+) -> None:
+    count = 20_000
+    await put(bus, *(b"%d" % i for i in range(count)))
+    async with bus.work_queue(durable) as queue:
+        began = time.monotonic()
+        got = 0
+        while got < count:
+            for message in await queue.fetch(500, 5):
+                await message.ack()
+                got += 1
+        rate = got / (time.monotonic() - began)
+        print(f"{rate:.0f} messages/s")
+    await eventually(lambda: _left(raw, 0))
+    assert rate > 4000  # four times as fast where the machine is idle
