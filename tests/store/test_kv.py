@@ -173,9 +173,7 @@ HARMLESS: dict[str, Writes] = {
 
 
 @pytest.mark.parametrize("writes", HARMLESS.values(), ids=HARMLESS.keys())
-async def test_what_changes_nothing_aborts_nothing(
-    client: Client, writes: tuple[tuple[str, ...], ...]
-) -> None:
+async def test_what_changes_nothing_aborts_nothing(client: Client, writes: tuple[tuple[str, ...], ...]) -> None:
     one, two = client(), client()
     await one.run(("SET", "w", "1"), ("HSET", "h", "f", "1"), ("SADD", "s", "a"), ("ZADD", "z", 1, "a"))
     async with one.watching("w", "h", "s", "z", "none") as watch:
@@ -201,6 +199,20 @@ async def test_an_expired_key_aborts_its_watcher(kv: Kv) -> None:
         assert await watch.read(("GET", "w")) == [b"1"]
         # When it expires
         await eventually(lambda: _is_gone(kv, "w"))
+        # Then
+        with pytest.raises(Changed):
+            await watch.commit(("SET", "out", "1"))
+
+
+async def test_further_keys_can_be_watched_later(client: Client) -> None:
+    # Given a transaction that watches a second key once it has been written
+    one, two = client(), client()
+    async with one.watching("w") as watch:
+        await watch.read()
+        await two.run(("SET", "v", "1"))
+        assert await watch.read(("WATCH", "v"), ("EXISTS", "v")) == [True, 1]
+        # When that one moves
+        await two.run(("DEL", "v"))
         # Then
         with pytest.raises(Changed):
             await watch.commit(("SET", "out", "1"))

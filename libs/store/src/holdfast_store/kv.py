@@ -54,7 +54,10 @@ class Watch(Protocol):
     """One optimistic transaction on one leased connection. It commits once; leaving the block gives it up."""
 
     async def read(self, *cmds: Cmd) -> list[Any]:
-        """Run ``cmds`` in one round trip. The first call sends WATCH ahead of them in the same round trip."""
+        """Run ``cmds`` in one round trip. The first call sends WATCH ahead of them in the same round trip.
+
+        ``("WATCH", key, ...)`` among ``cmds`` watches further keys from there on.
+        """
         ...
 
     async def commit(self, *cmds: Cmd) -> list[Any]:

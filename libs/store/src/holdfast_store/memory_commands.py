@@ -10,6 +10,7 @@ import fnmatch
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from typing import Any, TypeVar
+from zlib import crc32
 
 Words = list[bytes]
 Command = Callable[["Store", Words], Any]
@@ -261,6 +262,19 @@ def _hash(s: Store, key: bytes) -> dict[bytes, bytes]:
     return s.typed(key, dict) or {}
 
 
+def _hscan(s: Store, w: Words) -> tuple[int, dict[bytes, bytes]]:
+    """In the order of a hash of the fields, so that what is there all the time is returned, whatever else moves."""
+    fields = _hash(s, w[0])
+    count = max(_int(w[w.index(b"COUNT") + 1]) if b"COUNT" in w else 10, len(fields) // 8)
+    left = sorted((at, f) for f in fields if (at := crc32(f)) >= _int(w[1]))
+    if len(left) <= count:
+        return 0, {f: fields[f] for _, f in left}
+    cursor = left[count][0]
+    page = [f for at, f in left if at < cursor] or [f for at, f in left if at == cursor]
+    rest = [at for at, f in left if at >= cursor and f not in page]
+    return (rest[0] if rest else 0), {f: fields[f] for f in page}
+
+
 # ---- sets
 
 
@@ -506,7 +520,7 @@ COMMANDS: dict[str, Command] = {
     "HVALS": lambda s, w: list(_hash(s, w[0]).values()),
     "HLEN": lambda s, w: len(_hash(s, w[0])),
     "HEXISTS": lambda s, w: int(w[1] in _hash(s, w[0])),
-    "HSCAN": lambda s, w: (0, dict(_hash(s, w[0]))),
+    "HSCAN": _hscan,
     "SADD": _sadd,
     "SREM": _srem,
     "SMEMBERS": lambda s, w: set(s.typed(w[0], set) or ()),

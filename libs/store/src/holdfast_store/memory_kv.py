@@ -7,6 +7,7 @@ EXEC does not. Time comes from the injected clock, so expiry is as virtual as th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -82,6 +83,8 @@ class MemoryKv:
     async def _between(self, stage: Stage, cmds: Sequence[Cmd]) -> None:
         if self.hook is not None:
             await self.hook(stage, cmds)
+        else:
+            await asyncio.sleep(0)  # others get a turn, as with a real round trip
 
 
 class MemoryWatch:
@@ -99,7 +102,14 @@ class MemoryWatch:
         await self._kv._between("read", cmds)
         if self._seen is None:
             self._seen = {k: self._kv.server.writes(k) for k in self._keys}
-        return _all(self._kv.server, cmds)
+        replies: list[Any] = []
+        for cmd in cmds:
+            if cmd[0] == "WATCH":
+                self._seen.update((str(k), self._kv.server.writes(str(k))) for k in cmd[1:] if k not in self._seen)
+                replies.append(True)
+            else:
+                replies += _all(self._kv.server, (cmd,))
+        return replies
 
     async def commit(self, *cmds: Cmd) -> list[Any]:
         if self._seen is None:

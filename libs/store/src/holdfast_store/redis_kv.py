@@ -166,6 +166,7 @@ class RedisWatch:
         if self.armed and not self._connection.is_connected:
             raise Unavailable("the connection that watched the keys is gone")
         if self.armed or not self._keys:
+            self.armed = self.armed or any(cmd[0] == "WATCH" for cmd in cmds)
             return _replies(cmds, await self._kv._round_trip(self._connection, cmds)) if cmds else []
         self.armed = True
         replies = await self._kv._round_trip(self._connection, (("WATCH", *self._keys), *cmds))
@@ -253,5 +254,6 @@ _SHAPES: dict[str, Callable[[Cmd, Any], Any]] = {
     "RENAME": _ok,
     "HMSET": _ok,
     "PING": _ok,
+    "WATCH": _ok,
     "FLUSHALL": _ok,
 }

@@ -10,7 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import msgspec
+
 from holdfast_model.desired import DesiredGraph
+from holdfast_model.errors import Permanent
 from holdfast_model.names import GraphRef
 from holdfast_model.rows import Delta, Row, Tombstone, gone_field
 
@@ -137,7 +140,10 @@ class Replica:
             if self.loaded:
                 return
             for _ in range(_LOAD_ATTEMPTS):
-                snapshot = await _Snapshot.read(kv, self.ref)
+                try:
+                    snapshot = await _Snapshot.read(kv, self.ref)
+                except msgspec.MsgspecError as e:
+                    raise Permanent(f"a row of graph {self.ref} cannot be read: {e}") from e
                 if snapshot is not None:
                     self._replace(snapshot)
                     return
