@@ -84,6 +84,7 @@ class World:
         self.trace: list[str] = []
         self.faults: list[str] = []
         self.steps = 0
+        self.disk.graph.tracking = True
         self.reconciler = self.boot()
 
     # ---- the scheduler

@@ -59,6 +59,8 @@ class DesiredGraph:
         self._reviews: dict[str, set[str]] = {}  # target -> review nodes that speak of it
         self._order = TopologicalOrder()
         self._journal: list[_Undo] = []
+        self.tracking = False
+        """Whether touched ids are kept for :meth:`drain`; off, so that nobody pays who does not follow."""
         self._touched: dict[str, None] = {}
         self._touched_gone: dict[type_key, None] = {}
 
@@ -115,11 +117,15 @@ class DesiredGraph:
 
     def load(self, rows: Mapping[str, Row], gone: Iterable[Tombstone]) -> None:
         """Replace everything by a snapshot; the journal is emptied. Raises Cycle for a corrupt one."""
-        version = self.version
+        version, tracking = self.version, self.tracking
+        before = (dict.fromkeys((*self._touched, *self.nodes)), dict.fromkeys((*self._touched_gone, *self.gone)))
         self.__init__(self.ref)  # type: ignore[misc]
-        self.version = version
+        self.version, self.tracking = version, tracking
         self._enter(dict(rows))
         self.gone = {t.key: t for t in gone}
+        if tracking:
+            self._touched.update(before[0])
+            self._touched_gone.update(before[1] | dict.fromkeys(self.gone))
 
     def replay(self, delta: Delta) -> None:
         """Apply what another replica committed; not journalled."""
@@ -323,7 +329,8 @@ class DesiredGraph:
             self._bury(graves)
 
     def _bury(self, graves: Mapping[type_key, Tombstone | None]) -> None:
-        self._touched_gone.update(dict.fromkeys(graves))
+        if self.tracking:
+            self._touched_gone.update(dict.fromkeys(graves))
         for key, tombstone in graves.items():
             if tombstone is None:
                 self.gone.pop(key, None)
@@ -335,7 +342,8 @@ class DesiredGraph:
     def _enter(self, changed: Mapping[str, Row | None]) -> None:
         """Put rows in place and bring every derived structure up to date: O(changes), except for bulk changes."""
         touched = self._merge(changed)
-        self._touched.update(touched)
+        if self.tracking:
+            self._touched.update(touched)
         nodes, above, below = self.nodes, self._above, self._below
         bulk = len(touched) > 1000 and len(touched) * _REBUILD_SHARE >= len(nodes)
         # First every edge that goes, then those that come: a reversed edge must not look like a cycle.

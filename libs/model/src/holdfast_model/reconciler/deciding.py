@@ -68,7 +68,8 @@ def _comes_first(core: Core, unit: Unit) -> str:
     successor = core.units.get(unit.id)
     if successor is not None and not successor.current:
         return unit.id
-    for name in dict.fromkeys((*tomb.dependents, *core.former.get(unit.id, ()))):
+    names: dict[str, None] = dict.fromkeys((*tomb.dependents, *core.former.get(unit.id, ())))
+    for name in names:
         for type in core.grave_types.get(name, ()):
             grave = core.graves[(name, type)]
             if unit.id in grave.form.depends_on or unit.id in core.uses(grave):

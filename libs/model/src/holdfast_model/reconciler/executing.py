@@ -29,6 +29,7 @@ from .observing import apply_observation, cascade
 from .records import Flight, GateState, Phase, Record, Unit
 from .turn import Dispatch, StepIntent, TypeInfo
 
+MAX_BATCH_BYTES = 1_000_000
 DEAD_LETTERED = "dead_lettered"
 PENDING = "PENDING"
 
@@ -47,7 +48,7 @@ def dispatch(core: Core, budget: Mapping[tuple[str, str], int]) -> None:
 
 def _fill(core: Core, queue: Queue) -> list[Unit]:
     taken: list[Unit] = []
-    limit = 1
+    limit, size = 1, 0
     for lane in (queue.urgent, queue.bulk):
         while lane and len(taken) < limit:
             unit = next(iter(lane.values()))
@@ -60,6 +61,9 @@ def _fill(core: Core, queue: Queue) -> list[Unit]:
                 return taken
             info = core.info(unit)
             limit = info.batch if info is not None and not unit.rec.alone else 1
+            size += len(bytes(unit.form.spec))
+            if taken and size > MAX_BATCH_BYTES:
+                return taken
             core.set_phase(unit, Phase.RUNNING)
             taken.append(unit)
     return taken
@@ -96,13 +100,24 @@ def _send(core: Core, key: tuple[str, str], units: list[Unit]) -> None:
 def _step(core: Core, unit: Unit, batch: str, deadline: float) -> Step:
     rec, form, action = unit.rec, unit.form, unit.action
     intent = f"{action.value} {form.digest} {rec.token}"
-    if rec.intent == intent and rec.operation:
+    if rec.intent == intent and rec.operation and rec.operation >= _newest_operation(core, unit):
         operation, attempt = rec.operation, rec.attempt + 1
     else:
         operation, attempt = core.next_number(), 1
-    flight = Flight(batch, action, operation, attempt, unit.type, form.digest, rec.token, deadline, core.now, form.depends_on)
+    flight = Flight(
+        batch, action, operation, attempt, unit.type, form.digest, rec.token, deadline, core.now, form.depends_on
+    )
     core.set_flight(unit, flight)
     return build_step(unit, flight)
+
+
+def _newest_operation(core: Core, unit: Unit) -> int:
+    """The highest operation of any form of this node: provisioners take anything below it for an echo."""
+    forms = [core.graves[(unit.id, t)] for t in core.grave_types.get(unit.id, ())]
+    if not forms:
+        return 0
+    desired = core.units.get(unit.id)
+    return max(f.rec.operation for f in (*forms, *([desired] if desired else [])))
 
 
 def build_step(unit: Unit, flight: Flight) -> Step:
@@ -264,11 +279,13 @@ def _failed(core: Core, unit: Unit, flight: Flight, out: StepOutcome, base: dict
         base["permanent"] = flight.digest
     if out.reason == DEAD_LETTERED:
         base |= {"alone": True, "next_try": 0.0}
+    gone = unit.tomb is not None and flight.action is Action.PROVISION
+    if gone:  # it may have taken effect nevertheless: look before it is forgotten
+        base |= {"status": None, "failures": 0, "next_try": 0.0, "permanent": ""}
     core.change(unit, **base)
     if out.observation is not None:
         apply_observation(core, unit, out.observation)
     kind = FaultType.PROVISION_FAILED if flight.action is Action.PROVISION else FaultType.DEPROVISION_FAILED
-    gone = unit.tomb is not None and flight.action is Action.PROVISION
     if not gone:  # a removed node raises faults of its removal only
         core.fault(unit, kind, out.reason or "failed", out.detail, permanent=out.permanent, attempt=failures)
     if rec.decision is not None:
@@ -299,7 +316,8 @@ def deadlines_due(core: Core) -> None:
             core.change(
                 unit, operation=flight.operation, attempt=flight.attempt,
                 intent=f"{flight.action.value} {flight.digest} {flight.token}",
-                uses=union(unit.rec.uses, flight.uses), status=Status.UNKNOWN, reason="no_answer", detail="the step was not answered in time",
+                uses=union(unit.rec.uses, flight.uses),
+                status=Status.UNKNOWN, reason="no_answer", detail="the step was not answered in time",
             )  # fmt: skip
             core.look(unit)
 

@@ -119,8 +119,7 @@ class Reconciler:
                 whole,
                 unit.rec.token,
                 intent.deadline,
-                intent.sent,
-            )
+                intent.sent, uses)
             core.set_flight(unit, flight)
         if batch in core.batches:
             core.deadlines.append((intent.deadline, batch))
@@ -469,7 +468,12 @@ class Reconciler:
             core.emit(Family.GRAPH, "reconciled", counts)
             core.wave.clear()
         settled = core.settled
-        if settled and not core.converged:
+        if settled and self.deleting and not core.units:
+            self.deleting = False
+            core.converged = True
+            core.emit(Family.GRAPH, "deleted", {"version": self.version})
+            core.turn.meta["status"] = "deleted"
+        elif settled and not core.converged:
             core.converged = True
             core.emit(Family.GRAPH, "converged", {"nodeCount": len(core.units), "version": self.version})
             core.turn.meta["status"] = "converged"
@@ -479,6 +483,8 @@ class Reconciler:
 
     version = 0
     """The version of the desired graph this reconciler has seen; its host sets it."""
+    deleting = False
+    """The graph was deleted: once nothing is left of it, say so. Its host sets it."""
 
     def _wake_at(self) -> float | None:
         core = self.core
