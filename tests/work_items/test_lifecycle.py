@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from holdfast_model.work_items_lifecycle import LEGAL
 from .building import ID, NO_DEADLINES, NOW, after, do, in_status, new, person, request
 
 S = WorkItemStatus
-ARGUMENTS = {
+ARGUMENTS: dict[Verb, dict[str, Any]] = {
     Verb.DELEGATE: {"to": "bob"},
     Verb.ESCALATE: {"target_groups": ("chiefs",)},
     Verb.EXTEND: {"expires_at": after(hours=9)},

@@ -12,6 +12,8 @@ from holdfast_model.errors import Invalid
 
 
 def _seconds(value: object) -> object:
+    if isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
+        return float(value)  # the environment knows only text
     if isinstance(value, str | int | float):
         try:
             return parse_duration(value)
