@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from holdfast_sdk import Absent, Context, Domain, Drifted, GraphBuilder, Node, Permanent, Present, Ref, State, Temporary
 from pydantic import BaseModel
+
+from holdfast_sdk import Absent, Context, Domain, Drifted, GraphBuilder, Node, Permanent, Present, Ref, State, Temporary
 
 
 class Record(BaseModel, extra="forbid"):

@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import BaseModel
+
 from holdfast_model.errors import Invalid
 from holdfast_sdk import Context, Domain, GraphBuilder, Node, Ref
-from pydantic import BaseModel
 
 from .example_domain import dns
 

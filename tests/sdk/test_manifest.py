@@ -6,6 +6,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
+
 from holdfast_model.errors import Invalid
 from holdfast_model.manifest import Backoff, Ladder, Manifest, NodeType, Rung
 from holdfast_sdk import Changed, Context, Domain, Node, Review, Reviewed, State

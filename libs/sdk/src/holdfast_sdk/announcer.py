@@ -50,12 +50,13 @@ class Announcer:
             self._newest(reply.newest)
             await asyncio.sleep(reply.heartbeat)
 
-    async def leave(self) -> None:
-        """Say goodbye, so that nobody waits for the heartbeat to expire. Best effort."""
+    async def leave(self, limit: float) -> None:
+        """Say goodbye, so that nobody waits for the heartbeat to expire. Best effort, within ``limit`` seconds."""
         try:
-            await self._announce(msgspec.structs.replace(self._announcement, leaving=True))
-        except HoldfastError as e:
-            log.info("could not say goodbye: %s", e.message)
+            async with asyncio.timeout(limit):
+                await self._announce(msgspec.structs.replace(self._announcement, leaving=True))
+        except (HoldfastError, TimeoutError) as e:
+            log.info("could not say goodbye: %s", e)
 
     @property
     def name(self) -> str:

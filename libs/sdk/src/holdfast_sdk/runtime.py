@@ -11,14 +11,14 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from holdfast_bus.service import ServiceApp
 
 from holdfast_bus import subjects
 from holdfast_bus.bus import Bus
+from holdfast_bus.service import ServiceApp
 from holdfast_bus.settings import BusSettings
 from holdfast_bus.streams import RESULTS, STATE, step_durable
 from holdfast_bus.work import WorkQueue
-from holdfast_model.errors import Invalid, NotFound, Problem, Temporary
+from holdfast_model.errors import Invalid, NotFound, Permanent, Problem, Temporary
 from holdfast_model.fault_engine import EvaluateRequest
 from holdfast_model.manifest import Announcement
 from holdfast_model.messages import CompileRequest, ObserveRequest, Progress, ResultBatch
@@ -38,6 +38,7 @@ from .worker import Worker
 log = logging.getLogger("holdfast.sdk")
 
 ANNOUNCE_TIMEOUT = 5.0
+FAREWELL = 1.0
 M = TypeVar("M")
 
 
@@ -61,7 +62,7 @@ class DomainService:
         self._workers: dict[str, Worker] = {}
         self._queues: list[WorkQueue] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._pulls: list[asyncio.Task[None]] = []
+        self._intake: list[asyncio.Task[None]] = []  # what ends first: pulls and the heartbeat to the planner
         self._announcer: Announcer | None = None
         self._superseded_by = ""
         bus.rpc(subjects.rpc_domain(domain.name, "compile"), queue=domain.name)(self.compile)
@@ -78,32 +79,38 @@ class DomainService:
         for hook in self.domain.startup:
             await hook()
         feed = ProgressFeed(self._send_progress)
-        self._spawn(feed.run(), "progress")
+        self._tasks.append(self._spawn(feed.run(), "progress"))
         for name, bound in self._served().items():
             self._observers[name] = Observer(bound, time.time)
             self._workers[name] = self._work(name, bound, feed)
             if bound.watch is not None:
-                self._spawn(watch(bound.watch, self._publish_change, name), f"watch {name}")
+                self._tasks.append(self._spawn(watch(bound.watch, self._publish_change, name), f"watch {name}"))
         slots = {name: worker.slots for name, worker in self._workers.items()}
         self._announcer = Announcer(self._ask, self.manifest, self.instance, slots, self._hear)
-        self._spawn(self._announcer.run(), "announcer")
+        self._intake.append(self._spawn(self._announcer.run(), "announcer"))
 
     async def stop(self) -> None:
         """Pull nothing more, say goodbye, finish what runs, hand back the rest, then the author's hooks."""
-        for pull in self._pulls:
-            pull.cancel()
-        await asyncio.gather(*self._pulls, return_exceptions=True)
-        if self._announcer is not None:
-            await self._announcer.leave()
-        patience = self._settings.graceful_timeout / 2
+        await _cancel(self._intake)
+        if self._announcer is not None and self._announcer.announced.is_set():
+            await self._announcer.leave(FAREWELL)
+        patience = max(0.5, self._settings.graceful_timeout - 2 * FAREWELL)
         await asyncio.gather(*(w.drain(patience) for w in self._workers.values()))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _cancel(self._tasks)
         for queue in self._queues:
             await queue.close()
         for hook in self.domain.shutdown:
             await hook()
+
+    async def announced(self) -> None:
+        """Readiness: raises until a planner knows this instance."""
+        if self._announcer is None or not self._announcer.announced.is_set():
+            raise Temporary("no planner has answered the announcement yet")
+
+    @property
+    def held(self) -> int:
+        """Batches that are not acknowledged yet, of all types."""
+        return sum(worker.held for worker in self._workers.values())
 
     # ---- RPC
 
@@ -139,19 +146,24 @@ class DomainService:
         self._queues.append(queue)
         runner = Runner(bound, report=feed.report)
         worker = Worker(runner, queue, self._publish_results, self.domain.version, durable.ack_wait)
-        self._pulls.append(asyncio.create_task(worker.pull(), name=f"pull {name}"))
-        self._spawn(worker.heartbeat(), f"heartbeat {name}")
+        self._intake.append(self._spawn(worker.pull(), f"pull {name}"))
+        self._tasks.append(self._spawn(worker.heartbeat(), f"heartbeat {name}"))
         return worker
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Something that runs as long as the process; if it breaks, the process ends."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
-        self._tasks.append(task)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        self._bus.fail(error)
+        if isinstance(error, Permanent):
+            log.error("%s is refused: %s%s", self.domain.name, error.message, f" ({error.hint})" if error.hint else "")
+        else:
+            log.error("%s broke", task.get_name(), exc_info=error)
+        self._bus.closed.set()  # the process ends, non-zero
 
     def _hear(self, newest: str) -> None:
         """The planner said which version is the highest live one: older instances stand back, until it is
@@ -197,7 +209,13 @@ def build(domain: Domain, *handlers: object, settings: RuntimeSettings | None = 
     chosen = settings or RuntimeSettings()
     bus = Bus(chosen, domain.name, domain.version)
     service = DomainService(domain, handlers, bus, chosen)
-    return bus.app(on_start=[service.start], on_stop=[service.stop])
+    return bus.app(readiness=[service.announced], on_start=[service.start], on_stop=[service.stop])
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _decoded(data: bytes, kind: type[M]) -> M:

@@ -97,10 +97,7 @@ class Worker:
         while True:
             await asyncio.sleep(self._ack_wait / 3)
             for message in list(self._held.values()):
-                try:
-                    await message.in_progress()
-                except Temporary as e:
-                    log.warning("heartbeat of a batch failed: %s", e.message)
+                await _tell(message.in_progress())
 
     async def drain(self, patience: float) -> None:
         """Start no more steps, wait for running ones, then hand back what did not end in time."""
@@ -135,12 +132,12 @@ class Worker:
             content = _decoder.decode(message.data)
         except msgspec.DecodeError as e:
             log.error("a step batch cannot be read: %s", e)
-            await message.dead_letter(f"not a step batch: {e}")
+            await _tell(message.dead_letter(f"not a step batch: {e}"))
             return
         if version_key(content.domain_version) > version_key(self._version):
             log.warning("a batch for version %s came to %s; pausing", content.domain_version, self._version)
             self.pause()
-            await message.nak(AGAIN_LATER)
+            await _tell(message.nak(AGAIN_LATER))
             return
         batch = Batch(content)
         self._runner.start(batch)
@@ -149,13 +146,14 @@ class Worker:
             while not last:
                 last = await batch.next_part(PART_EVERY)
                 await self._answer(content, batch.take())
-            await message.ack()
         except asyncio.CancelledError:
             await self._hand_back(message, content, batch)
             raise
         except Temporary as e:
             log.error("results of batch %s could not be stored, it will run again: %s", content.batch, e.message)
-            await message.nak(AGAIN_LATER)
+            await _tell(message.nak(AGAIN_LATER))
+        else:
+            await _tell(message.ack())
 
     async def _hand_back(self, message: WorkMessage, content: StepBatch, batch: Batch) -> None:
         """The process ends: publish what did end, and let somebody else run the rest at once."""
@@ -163,7 +161,7 @@ class Worker:
             await self._store(content, batch.take())
         except (Temporary, Permanent) as e:
             log.warning("results of batch %s are lost with this process: %s", content.batch, e.message)
-        await message.nak()
+        await _tell(message.nak())
 
     async def _answer(self, content: StepBatch, outcomes: list[StepOutcome]) -> None:
         """Publish outcomes, patiently. Raises Temporary when the bus stays away for too long."""
@@ -198,6 +196,14 @@ class Worker:
                 msgspec.structs.replace(result, outcomes=[_unsendable(outcomes[0], e.message)]),
                 "",
             )
+
+
+async def _tell(word: Awaitable[None]) -> None:
+    """Acknowledge or the like. If it gets lost the batch comes again, which costs a repetition and no more."""
+    try:
+        await word
+    except Temporary as e:
+        log.warning("%s; the batch may be delivered again", e.message)
 
 
 def _unsendable(outcome: StepOutcome, why: str) -> StepOutcome:
