@@ -97,7 +97,7 @@ async def _converged(user: Listener, graph: str, limit: float = 90) -> None:
 
 
 def _report(system: Composed, folder: str) -> dict[str, tuple[int, str]]:
-    (file,) = (system.data / "default" / folder / "out" / "report").glob("*.parquet")
+    (file,) = (system.data / folder / "out" / "report").glob("*.parquet")
     frame = pl.read_parquet(file)
     return {row["region"]: (row["orders"], f"{row['revenue']:.2f}") for row in frame.iter_rows(named=True)}
 
@@ -132,7 +132,7 @@ async def test_a_published_blueprint_converges_and_a_decision_lets_it_go_on(syst
     assert user.data("graph.default.sample.accepted")
 
     # When a file with a renamed column comes
-    late = system.data / "default" / "sample" / "orders" / "2026-03.csv"
+    late = system.data / "sample" / "orders" / "2026-03.csv"
     late.write_text("order_id,customer,land,amount,placed_at\n2001,kim,FR,10.00,2026-03-01T00:00:00Z\n")
 
     # Then a fault is heard and the answer lets it in
@@ -208,7 +208,7 @@ async def test_killing_a_service_while_a_graph_converges_changes_nothing(
 
 
 def _second_data(system: Composed, folder: str) -> None:
-    target = system.data / "default" / folder
+    target = system.data / folder
     (target / "orders").mkdir(parents=True)
     for part in ("orders/2026-01.csv", "orders/2026-02.csv", "countries.csv"):
         (target / part).write_text((SAMPLE / part).read_text())

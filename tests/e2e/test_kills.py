@@ -29,7 +29,7 @@ LIMIT = 90.0
 async def test_any_service_may_be_killed_while_a_graph_converges(tmp_path: Path) -> None:
     # Given the shop on embedded servers
     layout = Layout(state=tmp_path / "state", data=tmp_path / "data")
-    root = layout.data / "default"
+    root = layout.data
     dataset.write_first(root)
     blueprint = yaml.safe_load((files("holdfast_cli.demo") / "blueprint.yaml").read_text(encoding="utf-8"))
     places = checking.Places(layout.warehouse / "default" / GRAPH, root / "out")

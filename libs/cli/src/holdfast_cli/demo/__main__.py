@@ -38,7 +38,7 @@ async def demo(screen: Screen, folder: Path) -> Exit:
         async with connected(TENANT, Found(stack.plan.nats_url, "the demo")) as session:
             async with session.events(session.graph_events(GRAPH)) as events:
                 follower = Follower(session, screen, events, GRAPH, began)
-                root = layout.data / TENANT
+                root = layout.data
                 places = Places(layout.warehouse / TENANT / GRAPH, root / "out")
                 story = Story(session, screen, follower, root, places)
                 right = await story.tell()
