@@ -169,6 +169,29 @@ async def test_a_bulk_commit_that_is_overtaken_loses_neither_change(stores: Stor
     assert (await kv.run(("SCAN", 0, "MATCH", "hf:{acme/shop}:stage*", "COUNT", 1000)))[0][1] == []
 
 
+async def test_a_bulk_commit_gets_through_while_others_write_all_the_time(stores: Stores) -> None:
+    # Given a small writer that never pauses
+    bulky, small = stores(limits=SMALL_BULK), stores(limits=SMALL_BULK)
+    stop = asyncio.Event()
+
+    async def write() -> int:
+        done = 0
+        while not stop.is_set():
+            await small.commit(REF, op(f"small-{done}"), increment("small"))
+            done += 1
+        return done
+
+    writer = asyncio.create_task(write())
+    # When very many nodes come, three times
+    for i in range(3):
+        await bulky.commit(REF, op(f"bulk-{i}"), blueprint([f"n{i}" for i in range(3000)], i))
+    stop.set()
+    # Then both are there
+    done = await writer
+    graph = await stores().refresh(REF)
+    assert (len(graph), count_of(graph, "small"), count_of(graph, "n7")) == (3001, done, 2)
+
+
 async def test_a_stage_that_is_gone_at_exec_aborts_the_commit(stores: Stores, kv: Kv, client: Client) -> None:
     # Given somebody who drops what was staged, just before EXEC
     between, thief = Between(kv), client()

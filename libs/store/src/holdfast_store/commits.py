@@ -24,6 +24,7 @@ from holdfast_model.rows import Delta, gone_field
 
 from . import keys
 from .bulk import Stage, Whole, hash_cmds
+from .intents import Intent
 from .kv import Ambiguous, Changed, Cmd, Kv, Watch
 from .log import EncodedDelta, LogOp, encode, encode_delta, entry_words
 from .replica import Replica
@@ -145,7 +146,8 @@ class Committer:
         self._trimmed_at = 0.0
         self._ver = keys.ver(replica.ref)
         self._ops = keys.ops(replica.ref)
-        self._intent = keys.intent(replica.ref)
+        self._intent = Intent(kv, replica.ref, f"{rng.getrandbits(64):016x}")
+        self._weight = 0
 
     @property
     def idle(self) -> bool:
@@ -188,10 +190,15 @@ class Committer:
     # ---- one group: rounds until it is decided
 
     async def _commit(self, group: list[_Request]) -> None:
+        try:
+            await self._rounds(group)
+        finally:
+            await self._intent.take_down()
+
+    async def _rounds(self, group: list[_Request]) -> None:
         limits = self._limits
         lost = rounds = 0
         unknown: Ambiguous | None = None
-        token = ""
         give_up = self._now() + limits.patience
         pause = held = limits.backoff
         while rounds < limits.rounds and self._now() < give_up:
@@ -199,7 +206,9 @@ class Committer:
             if not waiting:
                 return
             try:
-                if await self._round(waiting, token, forced=unknown is not None):
+                if lost >= limits.lost_before_intent:
+                    await self._intent.put_up(self._intent_lives())
+                if await self._round(waiting, forced=unknown is not None):
                     return
                 held = await self._pause(held)  # another writer's intent is up
                 continue
@@ -211,8 +220,6 @@ class Committer:
                 if unknown is None:
                     raise
             rounds += 1
-            if lost == limits.lost_before_intent and not token:
-                token = await self._put_up_intent()
             pause = await self._pause(pause)
         if unknown is not None:
             raise Ambiguous(f"{unknown.message}; send the same operation again to learn what became of it")
@@ -223,21 +230,19 @@ class Committer:
         await asyncio.sleep(self._rng.random() * most)
         return min(most * 2, self._limits.backoff_cap)
 
-    async def _put_up_intent(self) -> str:
-        token = f"{self._rng.getrandbits(64):016x}"
-        rows_seconds = self._replica.size / 10_000 if self._replica.size >= self._limits.bulk else 0.0
-        lives = int((self._limits.intent + rows_seconds) * 1000)
-        (mine,) = await self._kv.run(("SET", self._intent, token, "NX", "PX", lives))
-        return token if mine else ""
+    def _intent_lives(self) -> float:
+        """Seconds: a bulk commit is laid out under its intent, at some 50,000 rows a second or less."""
+        rows = self._weight if self._weight >= self._limits.bulk else 0
+        return self._limits.intent + rows / 10_000
 
-    async def _round(self, group: list[_Request], token: str, forced: bool) -> bool:
+    async def _round(self, group: list[_Request], *, forced: bool) -> bool:
         """One try. False: somebody else's intent is up. Raises Changed or Ambiguous."""
         replica = self._replica
         if not replica.loaded:
             await replica.refresh(self._kv)
         watched = dict.fromkeys([self._ver, *(k for r in group for k in r.change.watch)])
         async with self._kv.watching(*watched) as watch:
-            reads, known, horizon = await self._read(watch, group, token)
+            reads, known, horizon = await self._read(watch, group)
             if reads is None:
                 return False
             transaction = self._apply(group, reads, known, forced)
@@ -245,18 +250,18 @@ class Committer:
                 if any(r.change.reads or r.change.watch for r in group):
                     await watch.commit()  # refusals too must rest on what was true at one moment
             else:
-                await self._write(watch, transaction, token, horizon)
+                await self._write(watch, transaction, horizon)
         for request in group:
             request.settle()
         return True
 
     async def _read(
-        self, watch: Watch, group: list[_Request], token: str
+        self, watch: Watch, group: list[_Request]
     ) -> tuple[list[list[Any]] | None, list[float | None], int]:
         """Catch the replica up under the watch; replies of the changes' reads, known op ids, ops to trim."""
         replica, limits = self._replica, self._limits
         trim = self._now() - self._trimmed_at > _TRIM_EVERY
-        cmds: list[Cmd] = [("GET", self._intent), ("ZMSCORE", self._ops, *(r.op.id for r in group))]
+        cmds: list[Cmd] = [self._intent.read_cmd, ("ZMSCORE", self._ops, *(r.op.id for r in group))]
         for request in group:
             cmds += request.change.reads
         if trim:
@@ -265,7 +270,7 @@ class Committer:
         sent_at = replica.graph.version
         ver, entries, *replies = await watch.read(*replica.catch_up_cmds(), *cmds)
         intent, known, *replies = replies
-        if intent is not None and intent != token.encode():
+        if self._intent.is_foreign(intent):
             return None, [], 0
         while not replica.absorb(sent_at, ver, entries):
             if not replica.loaded:
@@ -311,6 +316,7 @@ class Committer:
                 request.verdict = e
         delta = graph.delta()
         whole = self._whole(delta)
+        self._weight = len(delta.rows) + len(delta.gone)
         encoded = encode_delta(
             Delta({} if whole.rows is not None else delta.rows, {} if whole.gone is not None else delta.gone)
         )
@@ -347,7 +353,7 @@ class Committer:
 
     # ---- writing
 
-    async def _write(self, watch: Watch, t: _Transaction, token: str, horizon: int) -> None:
+    async def _write(self, watch: Watch, t: _Transaction, horizon: int) -> None:
         replica, ref = self._replica, self._replica.ref
         previous = replica.log_id
         stage = Stage(ref, f"{self._rng.getrandbits(64):016x}", t.whole)
@@ -361,9 +367,10 @@ class Committer:
             for extra in t.extras:
                 cmds += [("XADD", keys.out(ref), "*", "e", encode(event)) for event in extra.events]
                 cmds += extra.cmds
-            if token:
-                cmds.append(("DEL", self._intent))
+            if self._intent.held:
+                cmds.append(self._intent.drop_cmd)
             replies = await watch.commit(*cmds)
+            self._intent.held = False
         except BaseException:
             if t.whole:
                 await stage.discard(self._kv)

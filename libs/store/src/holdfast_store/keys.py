@@ -41,7 +41,7 @@ hf:wi:tenants            set        tenants that have WorkItems; written first  
 hf:wi:{t}:<id>           hash       one WorkItem: item (JSON), version, status           work-items
 hf:wi:{t}:active:<ref>   string     callerRef -> id of its active item                   work-items
 hf:wi:{t}:newest:<ref>   string     callerRef -> id of its newest item in any status     work-items
-hf:wi:{t}:request:<key>  string     request key -> id                                    work-items
+hf:wi:{t}:request:<key>  string     request key -> id; "-": withdrawn before it came (EX)   work-items
 hf:wi:{t}:all            sorted set ids, scored by creation (s)                          work-items
 hf:wi:{t}:status:<s>     sorted set ids by status, scored by creation (s); likewise      work-items
                                     assignee:<a> and graph:<g or _>, and of active
