@@ -205,6 +205,8 @@ async def test_replacing_obsoleting_and_bulk(nats_url: str, redis_url: str, watc
         assert (await ask("find_active", callerRef="x"))["id"] == second["id"]
         assert await ask("obsolete", callerRef="nothing") is None
         assert await ask("obsolete", callerRef="x", request="never") is None
+        late = await ask.refused("create", title="c", callerRef="x", request="never", replace=True)
+        assert (late["code"], (await ask("find_active", callerRef="x"))["id"]) == ("illegal_state", second["id"])
         assert (await ask("obsolete", callerRef="x"))["status"] == "OBSOLETE"
 
         ids = [(await ask("create", title=str(n)))["item"]["id"] for n in range(3)]

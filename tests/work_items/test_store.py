@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from holdfast_model.errors import Forbidden, NotFound, Stale
+from holdfast_model.errors import Forbidden, IllegalState, NotFound, Stale
 from holdfast_model.work_items import CreateReply, EscalateTo, Priority, Verb, WorkItem, WorkItemStatus
 from holdfast_model.work_items_change import Change, Draft, WrongState
 from holdfast_model.work_items_create import Defaults
@@ -95,6 +95,24 @@ async def test_a_replaced_item_is_obsolete_in_the_same_transaction(store: WorkIt
     assert (old.status, old.version) == (S.OBSOLETE, first.version + 1)
     assert await store.find_active("acme", REF) == second.item
     assert (await names(store))[-2:] == ["obsolete", "created"]
+
+
+async def test_a_request_withdrawn_before_it_came_makes_no_item(store: WorkItemStore) -> None:
+    assert await store.withdraw("acme", "g1")
+    with pytest.raises(IllegalState, match="withdrawn"):
+        await make(store, caller_ref=REF, request="g1")
+    assert await store.find_active("acme", REF) is None
+    assert (await make(store, caller_ref=REF, request="g2")).created
+    assert not await store.withdraw("acme", "g2")
+
+
+async def test_a_withdrawal_racing_its_request_leaves_no_orphan(client: Client) -> None:
+    stores = [WorkItemStore(client()) for _ in range(2)]
+    for n in range(20):
+        made, withdrawn = await asyncio.gather(
+            make(stores[0], request=f"g{n}"), stores[1].withdraw("acme", f"g{n}"), return_exceptions=True
+        )
+        assert isinstance(made, IllegalState) is withdrawn
 
 
 async def test_items_without_a_reference_do_not_meet(store: WorkItemStore) -> None:

@@ -298,7 +298,7 @@ class WorkItemCommand(Strict, frozen=True, kw_only=True):
     is returned as it is (always so for obsolete and fault). ``note`` is the reason or comment. ``outcome``,
     ``data`` belong to complete and reject (``data`` also to signal); ``to``, ``decline_target`` to
     delegate; ``target_groups`` to escalate; ``expires_at`` to extend. ``caller_ref`` and ``request`` name
-    the item for obsolete without ``id``.
+    the item for obsolete without ``id``; a ``request`` that has not arrived yet is refused from then on.
     """
 
     tenant: str

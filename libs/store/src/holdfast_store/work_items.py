@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from holdfast_model.errors import Conflict, NotFound
+from holdfast_model.errors import Conflict, IllegalState, NotFound
 from holdfast_model.events import Event
 from holdfast_model.work_items import CreateReply, CreateWorkItem, WorkItem
 from holdfast_model.work_items_change import Change
@@ -26,6 +26,10 @@ from .work_item_rows import audit_cmds, change_cmds, decode_event, decode_item, 
 ROUNDS = 8
 _TAIL = 64
 """How many lines of an item's history are searched for an operation whose outcome is unknown."""
+
+_WITHDRAWN = "-"
+"""Stands where the id of a request's item would be; no id looks like it."""
+_WITHDRAWN_SECONDS = 86_400
 
 Decide = Callable[[WorkItem], Change]
 
@@ -89,6 +93,11 @@ class WorkItemStore:
                     seen = dict(zip(pointers, map(_text, texts), strict=True))
                     if own is not None:  # a reply of ours was lost, the write was not
                         return CreateReply(decode_item(own, id), True)
+                    if seen.get("request") == _WITHDRAWN:
+                        raise IllegalState(
+                            f"request {request.request} was withdrawn before it arrived",
+                            hint="ask again under a new request key",
+                        )
                     asked = await self._item(watch, tenant, seen.get("request", ""))
                     if asked is not None:
                         return CreateReply(asked, False)
@@ -107,6 +116,15 @@ class WorkItemStore:
             except (Changed, Ambiguous):
                 continue
         raise _lost(f"creating {request.title!r}")
+
+    async def withdraw(self, tenant: str, request: str) -> bool:
+        """Refuse a request that has not arrived yet, for a day; False if it has arrived.
+
+        Without this, a request that its sender gave up could make an item that nobody waits for.
+        """
+        key = keys.wi_request(tenant, request)
+        (refused,) = await self._kv.run(("SET", key, _WITHDRAWN, "NX", "EX", _WITHDRAWN_SECONDS))
+        return refused is True
 
     async def change(self, tenant: str, id: str, decide: Decide) -> WorkItem:
         """Let ``decide`` change the item. Raises NotFound, and whatever ``decide`` raises.

@@ -211,6 +211,8 @@ class Handlers:
             raise Invalid("which item?", [Problem("/id", "needs an id, a request or a callerRef")])
         if command.request:
             item = await self.store.find(command.tenant, request=command.request)
+            if item is None and not await self.store.withdraw(command.tenant, command.request):
+                item = await self.store.find(command.tenant, request=command.request)
             agrees = item is not None and command.caller_ref in ("", item.caller_ref)
             return item if agrees else None
         return await self.store.find_active(command.tenant, command.caller_ref)
