@@ -144,9 +144,7 @@ NullHandling = Annotated[
     PlainValidator(_null_handling),
     WithJsonSchema({"type": ["object", "string", "null"]}),
 ]
-Approval = Annotated[
-    bool | Literal["each"], PlainValidator(_approval), WithJsonSchema({"enum": [True, False, "each"]})
-]
+Approval = Annotated[bool | Literal["each"], PlainValidator(_approval), WithJsonSchema({"enum": [True, False, "each"]})]
 Aggregations = Annotated[
     dict[str, str] | list[str], PlainValidator(_aggregations), WithJsonSchema({"type": ["object", "array"]})
 ]
@@ -155,17 +153,20 @@ FillNull = Annotated[
     PlainValidator(_fill_null),
     WithJsonSchema({"type": ["object", "number", "string", "boolean"]}),
 ]
-Options = Annotated[
-    dict[str, Scalar | list[str]], PlainValidator(_options), WithJsonSchema({"type": "object"})
-]
+Options = Annotated[dict[str, Scalar | list[str]], PlainValidator(_options), WithJsonSchema({"type": "object"})]
 
 
 def _also(*types: str) -> Any:
-    """Lets the published JSON Schema accept the short spellings that a validator rewrites."""
+    """Lets the published JSON Schema accept the short spellings that a validator rewrites.
+
+    Types are added, no ``anyOf``: then a checker still names the exact place of what is wrong inside.
+    """
 
     def widen(schema: dict[str, Any]) -> None:
-        body = {k: schema.pop(k) for k in list(schema) if k not in ("title", "description")}
-        schema["anyOf"] = [body, *({"type": t} for t in types)]
+        if "type" in schema:
+            schema["type"] = [schema["type"], *types]
+        else:
+            schema["anyOf"] = [*schema["anyOf"], *({"type": t} for t in types)]
 
     return widen
 
@@ -290,9 +291,7 @@ class Source(Stage):
 class Schema(Stage):
     version: int = Field(1, ge=1)
     extra: Literal["refuse", "ignore"] = "refuse"
-    fields: Annotated[
-        dict[str, FieldSpec], BeforeValidator(_names_only), Field(json_schema_extra=_also("array"))
-    ]
+    fields: Annotated[dict[str, FieldSpec], BeforeValidator(_names_only), Field(json_schema_extra=_also("array"))]
 
 
 class Ingestion(Stage):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -35,6 +36,8 @@ DATA_VERSION = "holdfast_version"
 repeat."""
 
 _BATCH = 131_072
+_UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\\x00-\x1f]")
+"""What Delta's library misreads in a folder's path: it decodes ``%2F`` to ``/``, that is, opens another folder."""
 
 
 class DataVersion(NamedTuple):
@@ -66,6 +69,7 @@ class Table:
     @classmethod
     def open(cls, folder: Path, version: int | None = None) -> Table | None:
         """The table in ``folder``, or None when there is none. Raises Temporary when it cannot be read."""
+        assert_usable(folder)
         try:
             handle = DeltaTable(str(folder), version=version)
             found = handle.version()
@@ -163,6 +167,7 @@ def write(
     and nothing is committed yet; raising there (or when the deadline is over) leaves no trace. When somebody
     else committed first: a table with the same content key is a success, anything else raises Temporary.
     """
+    assert_usable(folder)
     if base is not None and (mode == "append" or replace is not None):
         assert_types(base.schema(), frame.collect_schema(), folder.name)
     stop: list[BaseException] = []
@@ -192,6 +197,13 @@ def write(
             return _lost_race(folder, metadata)
         raise Temporary(f"table {folder.name} cannot be written: {e}") from e
     return opened(folder)
+
+
+def assert_usable(folder: Path) -> None:
+    """Raise Permanent for a path that Delta's library would take for another one."""
+    found = _UNUSABLE.search(str(folder))
+    if found is not None:
+        raise Permanent(f"a Delta table cannot be in {str(folder)!r}: {found[0]!r} in a folder's name is misread")
 
 
 def opened(folder: Path) -> Table:

@@ -1,0 +1,214 @@
+"""The pipeline domain as the SDK knows it: types and how they are treated, the compiler, handlers, the
+reviewer.
+
+Handlers only translate: a node becomes a task of the engine, its answer an observation. Provisioning runs
+in child processes, observing in threads of this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from holdfast_model.errors import HoldfastError
+from holdfast_model.messages import Observation, Status
+from holdfast_sdk import Changed, Context, Domain, GraphBuilder, Node, PendingApproval, Review, Reviewed
+
+from . import specs
+from .blueprint import Blueprint
+from .checks import Refusal
+from .compiler import compile_blueprint
+from .engine import Engine
+from .ladders import LADDERS, OUTCOMES
+from .reviewer import Case, Reviewer, verdict
+from .roots import Roots
+from .settings import Settings
+from .steps import Steps
+from .tasks import EngineSettings, StageTask
+from .tasks import PendingApproval as EngineAsks
+from .watcher import Watched, Watcher, watched_folder
+
+NAME = "pipeline"
+VERSION = "1"
+
+READS_FILES = frozenset({specs.DATA_SOURCE, specs.INGESTION, specs.ENRICHER})
+"""Types whose world changes without anybody telling: files come and change."""
+SLOW_LOOK = 60.0
+BACKOFF = (1.0, 60.0)
+GOLD = frozenset({specs.TRANSFORMER, specs.SINK})
+"""Types whose approved stages are removed only after a person agreed; the step that removes comes after
+that.
+"""
+KILL_MARGIN = 0.5
+"""Seconds before the SDK's deadline at which a child is ended, so that its own reason is what is reported."""
+
+
+class _Handler:
+    """What all stages share. ``seconds`` bounds one observation."""
+
+    def __init__(self, engine: Engine, steps: Steps, seconds: float) -> None:
+        self._engine = engine
+        self._steps = steps
+        self._seconds = seconds
+
+    async def observe(self, node: Node[object], ctx: Context) -> Observation:
+        """What is there; UNKNOWN when that takes too long (a dead network folder must not look like
+        ABSENT).
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.to_thread(self._engine.observe, _task(node, ctx))
+        except TimeoutError:
+            text = f"could not be seen within {self._seconds:g} s"
+            return Observation(Status.UNKNOWN, "timeout", text)
+
+    async def provision(self, node: Node[object], ctx: Context) -> Observation:
+        """One step in a child process; raises what the engine raised, asks for approval as it does."""
+        try:
+            result = await self._steps.provision(_task(node, ctx), _seconds_left(ctx), ctx.progress)
+        except EngineAsks as asked:
+            raise PendingApproval(asked.plan, asked.summary, asked.pins) from asked
+        for touch in result.touch:
+            ctx.touch(touch.node, touch.observation)
+        if result.outputs is None:
+            return result.observation
+        return msgspec.structs.replace(result.observation, outputs=result.outputs)
+
+    async def deprovision(self, node: Node[object], ctx: Context) -> None:
+        try:
+            await self._steps.deprovision(_task(node, ctx), _seconds_left(ctx))
+        except EngineAsks as asked:
+            raise PendingApproval(asked.plan, asked.summary, asked.pins) from asked
+
+
+class StageHandler(_Handler):
+    """Every stage but sources."""
+
+
+class SourceHandler(_Handler):
+    """Sources, whose folders are watched while somebody observes them."""
+
+    def __init__(
+        self, engine: Engine, steps: Steps, seconds: float, watcher: Watcher, settings: EngineSettings
+    ) -> None:
+        super().__init__(engine, steps, seconds)
+        self._watcher = watcher
+        self._settings = settings
+
+    async def observe(self, node: Node[object], ctx: Context) -> Observation:
+        seen = await super().observe(node, ctx)
+        if node.desired and seen.status is not Status.UNKNOWN:
+            watched = await asyncio.to_thread(self._watched, node)
+            if watched is not None:
+                self._watcher.know(watched)
+        return seen
+
+    async def deprovision(self, node: Node[object], ctx: Context) -> None:
+        self._watcher.forget(node.tenant, node.graph, node.id)
+        await super().deprovision(node, ctx)
+
+    async def watch(self) -> AsyncIterator[Changed]:
+        """Files changed: the source and everything that reads it are to be looked at."""
+        async for watched in self._watcher.changes():
+            for node in (watched.node, *watched.readers):
+                yield Changed(watched.tenant, watched.graph, node, detail="files changed")
+
+    def _watched(self, node: Node[object]) -> Watched | None:
+        spec = specs.decode_spec(specs.DATA_SOURCE, node.raw_spec)
+        if not isinstance(spec, specs.DataSourceSpec):
+            return None
+        try:
+            place = Roots.of(self._settings, node.tenant).place(spec.source.uri)
+        except HoldfastError:
+            return None  # the observation says so; there is nothing to watch
+        folder, deep = watched_folder(place)
+        return Watched(node.tenant, node.graph, node.id, spec.dependents, folder, deep)
+
+
+def make_domain(settings: Settings, reviewer: Reviewer) -> Domain:
+    """The domain without its handlers; :func:`make_handlers` makes those."""
+    domain = Domain(NAME, blueprint=Blueprint, version=VERSION)
+    for node_type, spec in specs.SPEC_OF_TYPE.items():
+        handler = SourceHandler if node_type == specs.DATA_SOURCE else StageHandler
+        domain.node_type(
+            node_type,
+            spec=spec,
+            resync=settings.pipeline_resync if node_type in READS_FILES else SLOW_LOOK,
+            timeout=settings.pipeline_step_timeout,
+            concurrency=settings.pipeline_processes,
+            batch=1,
+            after_human=node_type in GOLD,
+            outcomes=OUTCOMES[node_type],
+            backoff=BACKOFF,
+        )(handler)
+    for ladder in LADDERS:
+        domain.ladder(ladder)
+    engine_settings = settings.engine()
+
+    @domain.compiler
+    def compile(blueprint: Blueprint, graph: GraphBuilder) -> None:
+        for node in compile_blueprint(blueprint, refusal(engine_settings, graph.tenant)):
+            graph.add(
+                node.id,
+                node.type,
+                node.spec,
+                node.depends_on,
+                spec_gating=node.spec_gating,
+                at=node.pointer,
+            )
+
+    @domain.reviewer
+    async def review(asked: Review, ctx: Context) -> Reviewed:
+        case = Case(asked.target, asked.reason, asked.error, asked.context)
+        reply = await reviewer.review(case)
+        fix: dict[str, object] | None = {"patch": reply.fix} if reply.fix else None
+        return Reviewed(verdict(reply.text), reply.text, reply.confidence, fix)
+
+    return domain
+
+
+def make_handlers(engine: Engine, steps: Steps, settings: Settings) -> tuple[StageHandler, SourceHandler]:
+    """The handlers of all types."""
+    engine_settings, seconds = settings.engine(), settings.pipeline_observe_timeout
+    watcher = Watcher(settings.pipeline_settle, time.monotonic, engine_settings.warehouse)
+    return (
+        StageHandler(engine, steps, seconds),
+        SourceHandler(engine, steps, seconds, watcher, engine_settings),
+    )
+
+
+def refusal(settings: EngineSettings, tenant: str) -> Refusal:
+    """Why a URI cannot be used by this tenant, asked while a blueprint is compiled."""
+    roots = Roots.of(settings, tenant)
+
+    def refuse(uri: str) -> str:
+        try:
+            roots.place(uri)
+        except HoldfastError as e:
+            return e.message
+        return ""
+
+    return refuse
+
+
+def _task(node: Node[object], ctx: Context) -> StageTask:
+    return StageTask(
+        node.tenant,
+        node.graph,
+        node.id,
+        node.type,
+        msgspec.Raw(node.raw_spec),
+        node.digest,
+        node.incarnation,
+        ctx.idempotency_key if ctx.operation else "",
+        ctx.decision,
+        ctx.approval,
+        ctx.deadline,
+    )
+
+
+def _seconds_left(ctx: Context) -> float:
+    return max(0.1, ctx.deadline - time.time() - KILL_MARGIN)
