@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import polars as pl
+
 from holdfast_model.errors import HoldfastError, Invalid
 from holdfast_model.messages import Observation, Status
 
@@ -54,7 +56,7 @@ class Engine:
             return stage.provision(context, spec)
         except HoldfastError:
             raise
-        except Exception as e:
+        except (Exception, pl.exceptions.PanicException) as e:
             raise mapped(e, task.node) from e
 
     def deprovision(self, task: StageTask) -> None:
@@ -71,7 +73,7 @@ class Engine:
                 stage.deprovision(context, spec)
         except HoldfastError:
             raise
-        except Exception as e:
+        except (Exception, pl.exceptions.PanicException) as e:
             raise mapped(e, task.node) from e
 
     def _opened(self, task: StageTask, progress: Progress = no_progress) -> tuple[Context, Stage, StageSpec]:

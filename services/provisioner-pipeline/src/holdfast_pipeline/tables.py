@@ -249,6 +249,8 @@ def _reader(
 def mapped(error: BaseException, name: str) -> BaseException:
     """Our error for what reading or computing raised: storage trouble is Temporary, a query that cannot be
     computed is Permanent; our own errors and interrupts pass."""
+    if isinstance(error, pl.exceptions.PanicException):
+        return Permanent(f"{name}: cannot be computed: {error}")  # a defect of polars; it is no Exception
     if isinstance(error, HoldfastError) or not isinstance(error, Exception):
         return error
     text = str(error).split("\n\nResolved plan", 1)[0].strip()
@@ -263,7 +265,7 @@ def collected(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
     """The rows of ``frame`` in memory; for small results only. Errors as :func:`mapped`."""
     try:
         return frame.collect(engine="streaming")
-    except Exception as e:
+    except (Exception, pl.exceptions.PanicException) as e:
         raise mapped(e, name) from e
 
 

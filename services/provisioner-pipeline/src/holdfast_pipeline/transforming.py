@@ -1,0 +1,71 @@
+"""Gold, first: one SQL query over the inputs, or aggregates of one input by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from holdfast_model.errors import Temporary
+from holdfast_model.messages import Observation
+
+from .approvals import APPROVED, Published, approved_before, approved_pins, ask
+from .casting import normalised
+from .recomputing import Pin, compared, data, metadata, overwrite, own_folder, pin, versions, without_inputs
+from .specs import TransformerSpec
+from .tables import Table, content_key, mapped
+from .tasks import Context, StageResult
+
+
+def observe(context: Context, spec: TransformerSpec) -> Observation:
+    """PRESENT when the table was made from the inputs as they are now."""
+    table = Table.open(own_folder(context).main)
+    try:
+        pins = pin(context, spec.inputs)
+    except Temporary as e:
+        return without_inputs(context, table, e.message)
+    return compared(context, table, _key(context, pins))
+
+
+def provision(context: Context, spec: TransformerSpec) -> StageResult:
+    """Recompute the table from its pinned inputs, unless that was done already.
+
+    With ``approval_required`` a digest is approved once: PendingApproval, until exactly the pinned inputs of an
+    approval are published.
+    """
+    folder = own_folder(context)
+    table = Table.open(folder.main)
+    pins = pin(context, spec.inputs)
+    if table is not None and table.key == _key(context, pins):
+        return StageResult(observe(context, spec))
+    approved = not spec.approval_required or approved_before(context, table)
+    if not approved:
+        agreed = approved_pins(context, spec.inputs)
+        pins, approved = (agreed, True) if agreed is not None else (pins, False)
+    try:
+        frame = transformed(pins, spec)
+    except Exception as e:
+        raise mapped(e, context.task.node) from e
+    if not approved:
+        raise ask(context, pins, frame, Published(table.scan()) if table is not None else None)
+    mark = {APPROVED: context.task.digest} if spec.approval_required else {}
+    overwrite(context, folder.main, table, frame, metadata(context, _key(context, pins), None, **mark))
+    return StageResult(observe(context, spec))
+
+
+def _key(context: Context, pins: Sequence[Pin]) -> str:
+    return content_key(digest=context.task.digest, inputs=versions(pins))
+
+
+def transformed(pins: Sequence[Pin], spec: TransformerSpec) -> pl.LazyFrame:
+    """The result of the query or the aggregation over the pinned inputs, in the types that tables keep."""
+    tables = {p.input.table: data(p.table.scan()) for p in pins}
+    if spec.sql:
+        with pl.SQLContext(tables, eager=False) as sql:
+            return normalised(sql.execute(spec.sql))
+    [frame] = tables.values()
+    if spec.group_by or spec.aggregations:
+        aggregates = [pl.sql_expr(text).alias(name) for name, text in spec.aggregations.items()]
+        grouped = frame.group_by(spec.group_by).agg(aggregates) if spec.group_by else frame.select(aggregates)
+        return normalised(grouped)
+    return frame
