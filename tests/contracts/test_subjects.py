@@ -101,13 +101,14 @@ def test_what_is_no_such_subject_is_invalid_and_named(parse: Callable[[str], obj
 
 @pytest.mark.parametrize("name", ["a.b", "*", ">", "", "a b", "é"])
 def test_no_name_smuggles_another_token_into_a_subject(name: str) -> None:
-    for build in (
+    builders: tuple[Callable[[], str], ...] = (
         lambda: subjects.blueprint(name, "g"),
         lambda: subjects.node_event("t", "g", name),
         lambda: subjects.step("d", name),
         lambda: subjects.rpc_domain(name, "compile"),
         lambda: subjects.rpc_planner(name),
-    ):
+    )
+    for build in builders:
         with pytest.raises(Invalid):
             build()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from faststream.middlewares import AckPolicy
 from faststream.nats import NatsBroker
+from faststream.nats.broker.broker import UNRECOVERABLE_CONNECT_ERRORS
 from faststream.nats.broker.registrator import NatsRegistrator
 from faststream.nats.message import NatsMessage
 from nats.aio.client import Client
@@ -135,7 +136,7 @@ class Bus:
         registrator = cast("Registrator[Any, Any]", super(NatsRegistrator, self.broker))
         registrator.subscriber(subscriber)
         subscriber.add_call(parser_=None, decoder_=partial(_decode, puller), dependencies_=(), codec_=None)
-        return self._register(subscriber)
+        return self._register(subscriber, durable.description)
 
     def listen(self, subject: str, *, queue: str = "") -> Callable[[Handler], Handler]:
         """Subscribe on core NATS, one message at a time; messages may be lost. With ``queue``, one member of the
@@ -239,12 +240,17 @@ class Bus:
         self.probes.extend(readiness)
         return ServiceApp(self, readiness=readiness, on_start=on_start, on_stop=on_stop)
 
-    async def connect(self) -> None:
-        """Connect, waiting for the server as long as it takes."""
-        await self.broker.connect()
+    async def connect(self, *, within: float | None = None) -> None:
+        """Connect, waiting for the server as long as it takes, or ``within`` seconds (then Unavailable)."""
+        try:
+            async with asyncio.timeout(within):
+                await self.broker.connect()
+        except (NatsError, TimeoutError) as error:
+            raise bus_error(error, f"connecting to {self.settings.nats_url}") from error
 
-    async def start(self) -> None:
+    async def start(self, *, within: float | None = None) -> None:
         """Connect and let messages flow. When it returns, the server knows of every subscription."""
+        await self.connect(within=within)
         await self.broker.start()
         await self.settle()
 
@@ -278,6 +284,7 @@ class Bus:
             log.info("disconnecting without a farewell: %s", error)
             if client is not None and not client.is_closed:
                 await client.close()
+            self.broker._connection = None
             self.broker.config.disconnect()
 
     async def __aenter__(self) -> Self:
@@ -299,13 +306,13 @@ class Bus:
             self._queues.remove(queue)
             self._pullers.remove(queue.puller)
 
-    def _register(self, subscriber: Any) -> Callable[[Handler], Handler]:
+    def _register(self, subscriber: Any, description: str = "") -> Callable[[Handler], Handler]:
         def register(handler: Handler) -> Handler:
             async def handle(message: Inbound) -> None:
                 with tracing.within(message.traceparent):
                     await handler(message)
 
-            _named_after(handler, handle)
+            _named_after(handler, handle, description)
             subscriber(handle)
             return handler
 
@@ -321,6 +328,9 @@ class Bus:
         if now - self._complained.get(text, -QUIET_PERIOD) >= QUIET_PERIOD:
             self._complained[text] = now
             log.warning("connection to NATS: %s", text)
+        if str(error).removeprefix("nats: ").strip("'").lower() in UNRECOVERABLE_CONNECT_ERRORS:
+            # FastStream raises these from here, which ends the client's reconnecting without closing it.
+            await self._on_close()
 
     async def _on_disconnect(self) -> None:
         if not self._stopping:
@@ -358,7 +368,7 @@ def _subjects_of(stream: str) -> tuple[str, ...]:
     return next((known.subjects for known in STREAMS if known.name == stream), (">",))
 
 
-def _named_after(handler: Callable[..., Any], wrapper: Callable[..., Any]) -> None:
+def _named_after(handler: Callable[..., Any], wrapper: Callable[..., Any], description: str = "") -> None:
     """AsyncAPI shows the handler's name and docstring, not the wrapper's."""
     wrapper.__name__ = getattr(handler, "__name__", type(handler).__name__)
-    wrapper.__doc__ = getattr(handler, "__doc__", None)
+    wrapper.__doc__ = getattr(handler, "__doc__", None) or description or None

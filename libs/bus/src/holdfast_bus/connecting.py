@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import logging
+from typing import Any, cast
 
+import nats
 from faststream.nats import NatsCredentials, NatsNKey
 from faststream.security import BaseSecurity, SASLPlaintext
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
+from .foreign import bus_error
 from .settings import BusSettings
+
+log = logging.getLogger("holdfast.bus")
 
 CONNECT_TIMEOUT = 5
 RECONNECT_WAIT = 0.5
@@ -37,8 +45,25 @@ def security(settings: BusSettings) -> BaseSecurity | None:
     return None
 
 
-def client_options(settings: BusSettings, name: str) -> dict[str, Any]:
-    """Arguments for ``nats.connect`` where there is no service around it."""
+async def connect_once(settings: BusSettings, name: str) -> Client:
+    """A plain client, for jobs: it tries each server twice and then raises Unavailable or Permanent."""
+    try:
+        async with asyncio.timeout(2 * CONNECT_TIMEOUT):
+            return await nats.connect(
+                **_options(settings, name),
+                max_reconnect_attempts=1,
+                reconnect_time_wait=cast(int, 0.2),
+                error_cb=_silence,
+            )
+    except (NatsError, OSError, TimeoutError) as error:
+        raise bus_error(error, f"connecting to {settings.nats_url}") from error
+
+
+async def _silence(error: Exception) -> None:
+    log.debug("connecting: %s", error)
+
+
+def _options(settings: BusSettings, name: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "servers": servers(settings),
         "name": name,

@@ -60,7 +60,7 @@ class DurableSubscriber(PullStreamSubscriber):
                 subject=subject,
                 queue=durable.name,
                 title_=f"{durable.name}:{subject}",
-                description_=durable.description or None,
+                description_=None,  # the handler's docstring
                 include_in_schema=True,
             ),
         )

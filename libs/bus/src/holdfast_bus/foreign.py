@@ -41,6 +41,6 @@ def bus_error(error: BaseException, doing: str) -> HoldfastError:
         case core.BadSubjectError() | core.BadHeaderError() | core.AuthorizationError():
             return Permanent(f"{doing}: {error}")
         case core.Error() | TimeoutError() | OSError():
-            return Unavailable(f"{doing}: {error or 'no answer in time'}", retry_after=1.0)
+            return Unavailable(f"{doing}: {str(error) or 'no answer in time'}", retry_after=1.0)
         case _:
             raise TypeError(f"not an error of the bus: {error!r}") from error

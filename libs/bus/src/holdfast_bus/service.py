@@ -25,7 +25,7 @@ from faststream.asgi import AsgiFastStream, AsgiResponse, AsyncAPIRoute
 from faststream.specification import AsyncAPI
 from nats.errors import Error as NatsError
 
-from holdfast_model.errors import HoldfastError
+from holdfast_model.errors import HoldfastError, NotFound
 
 from .consuming import Check
 from .foreign import bus_error
@@ -162,7 +162,8 @@ class ServiceApp:
         await self.bus.quiesce()
         for hook in self._on_stop:
             try:
-                await hook()
+                async with asyncio.timeout(self.bus.settings.graceful_timeout):
+                    await hook()
             except Exception as error:
                 log.warning("a stop hook failed", exc_info=error)
         await self.bus.stop()
@@ -173,7 +174,10 @@ class ServiceApp:
             async with asyncio.timeout(CHECK_LIMIT):
                 info = await self.bus.js.consumer_info(durable.stream, durable.name)
         except (NatsError, TimeoutError, HoldfastError) as error:
-            return str(bus_error(error, f"consumer {durable}"))
+            problem = bus_error(error, f"consumer {durable}")
+            if isinstance(problem, NotFound):
+                return f"consumer {durable} does not exist: run the set-up job"
+            return str(problem)
         config = info.config
         if config.ack_wait != durable.ack_wait or config.max_deliver != durable.max_deliver:
             return f"consumer {durable} has other settings than this version wants: run the set-up job"

@@ -12,8 +12,6 @@ import logging
 import sys
 import time
 
-import nats
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, JetStreamManager
 from nats.js.api import (
@@ -28,7 +26,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from holdfast_model.errors import HoldfastError, IllegalState, NotFound, Unavailable
 
-from .connecting import client_options
+from .connecting import connect_once
 from .foreign import bus_error
 from .logs import set_up_logs
 from .settings import BusSettings, StreamSettings
@@ -37,6 +35,9 @@ from .streams import DURABLES, STREAMS, Durable, Stream, step_durable
 log = logging.getLogger("holdfast.setup")
 
 AT_ONCE = 16
+STORE_BUSY = 10049
+NO_STORAGE = 10047
+STORE_PAUSES = (0.05, 0.1, 0.2, 0.5)
 
 
 async def ensure(
@@ -65,21 +66,33 @@ async def ensure(
 async def ensure_stream(js: JetStreamContext | JetStreamManager, stream: Stream, limits: StreamSettings) -> None:
     """Create or update one stream."""
     wanted = stream_config(stream, limits)
-    try:
+    for pause in (*STORE_PAUSES, None):
         try:
-            await js.update_stream(wanted)
-        except NotFoundError:
-            await js.add_stream(wanted)
-            log.info("created stream %s", stream.name)
-    except APIError as error:
-        if (error.code or 500) >= 500 and error.err_code is None:
+            await _create_or_update(js, wanted)
+            return
+        except APIError as error:
+            # Right after a stream was deleted its directory may still be there for a moment.
+            if error.err_code == STORE_BUSY and pause is not None:
+                await asyncio.sleep(pause)
+                continue
+            if (error.code or 500) >= 500 and error.err_code is None:
+                raise bus_error(error, f"setting up stream {stream.name}") from error
+            hint = f"look at it with: nats stream info {stream.name}"
+            if error.err_code == NO_STORAGE:
+                hint = "give the server more disk, or lower HOLDFAST_STREAM_MAX_BYTES"
+            raise IllegalState(
+                f"stream {stream.name} cannot be set up: {error.description} (code {error.err_code})", hint=hint
+            ) from error
+        except (NatsError, TimeoutError) as error:
             raise bus_error(error, f"setting up stream {stream.name}") from error
-        raise IllegalState(
-            f"stream {stream.name} cannot be set up: {error.description} (code {error.err_code})",
-            hint=f"look at it with: nats stream info {stream.name}",
-        ) from error
-    except (NatsError, TimeoutError) as error:
-        raise bus_error(error, f"setting up stream {stream.name}") from error
+
+
+async def _create_or_update(js: JetStreamContext | JetStreamManager, wanted: StreamConfig) -> None:
+    try:
+        await js.update_stream(wanted)
+    except NotFoundError:
+        await js.add_stream(wanted)
+        log.info("created stream %s", wanted.name)
 
 
 async def ensure_durable(
@@ -155,7 +168,7 @@ async def set_up(settings: BusSettings, limits: StreamSettings) -> None:
     deadline = time.monotonic() + limits.setup_timeout
     while True:
         try:
-            client = await _connected(settings)
+            client = await connect_once(settings, "holdfast-setup")
             try:
                 await ensure(client.jetstream(timeout=10), limits)
                 return
@@ -168,13 +181,6 @@ async def set_up(settings: BusSettings, limits: StreamSettings) -> None:
                 ) from error
             log.info("waiting for the server: %s", error)
             await asyncio.sleep(0.5)
-
-
-async def _connected(settings: BusSettings) -> Client:
-    try:
-        return await nats.connect(**client_options(settings, "holdfast-setup"), allow_reconnect=False)
-    except (NatsError, OSError, TimeoutError) as error:
-        raise bus_error(error, f"connecting to {settings.nats_url}") from error
 
 
 def main() -> int:
