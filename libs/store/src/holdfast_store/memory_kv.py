@@ -15,7 +15,8 @@ from typing import Any, Literal
 from holdfast_model.errors import Permanent
 
 from .kv import Changed, Cmd
-from .memory_commands import COMMANDS, Refused, Store, Stream, ZSet
+from .memory_commands import COMMANDS
+from .memory_space import Refused, Store, Stream, ZSet
 
 Stage = Literal["run", "read", "commit", "committed"]
 Hook = Callable[[Stage, Sequence[Cmd]], Awaitable[None]]
