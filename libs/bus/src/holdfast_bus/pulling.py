@@ -35,7 +35,7 @@ QUIET = 0.02
 """Seconds without a further message after which a request that did not end is given up (the consumer is full)."""
 GRACE = 1.0
 """Seconds a server may take beyond a request's expiry to say so."""
-HEARTBEAT = 2.0
+HEARTBEAT = 5.0
 FIRST_PAUSE = 0.1
 PAUSE = 1.0
 """Looks at a consumer that is missing or silent are this far apart (seconds), beginning with FIRST_PAUSE."""

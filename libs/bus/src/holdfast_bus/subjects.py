@@ -145,6 +145,11 @@ def rpc_owner(partition: int, verb: str) -> str:
     return f"rpc.planner.owner.{_partition(partition)}.{_word(verb, 'verb')}"
 
 
+def rpc_owner_all(partition: int) -> str:
+    """Every request to the owner of the partition (what the owner subscribes to)."""
+    return f"rpc.planner.owner.{_partition(partition)}.*"
+
+
 def rpc_workitems(verb: str) -> str:
     """A request to work-items."""
     return f"rpc.workitems.{_word(verb, 'verb')}"
