@@ -76,6 +76,10 @@ class DesiredGraph:
         """Ids of the visible nodes that depend on ``node``."""
         return frozenset(self._below.get(node, ()))
 
+    def order_of(self, node: str) -> int:
+        """The node's place in the topological order (0 for one that is not visible)."""
+        return self._order[node] if node in self.nodes else 0
+
     def reviews_of(self, node: str) -> frozenset[str]:
         """Ids of the built-in review nodes whose target is ``node``."""
         return frozenset(self._reviews.get(node, ()))

@@ -1,0 +1,391 @@
+"""One loaded graph: feeds its reconciler, commits its turns, carries out what they say.
+
+Inputs queue up and are taken together. A turn is written first; then steps are published, observations asked for,
+WorkItems opened, and what brought the inputs is acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from holdfast_bus import Bus
+from holdfast_model.desired import DesiredGraph
+from holdfast_model.errors import Conflict, Fenced, Temporary, Unavailable
+from holdfast_model.messages import Observation, ResultBatch
+from holdfast_model.names import GraphRef
+from holdfast_model.reconciler import (
+    CloseIntent,
+    Dispatch,
+    Ended,
+    ItemIntent,
+    Look,
+    Reconciler,
+    Record,
+    Settings,
+    StepIntent,
+    Turn,
+)
+from holdfast_model.reconciler.records import GateState
+from holdfast_store.commits import Op
+from holdfast_store.graphs import GraphStore
+from holdfast_store.kv import Changed
+from holdfast_store.replica import Feed
+
+from .catalog import Budget, Catalog, QueueKey, Room
+from .effects import Effects
+from .inbox import Taken, read_entry
+from .relay import Relay
+from .settings import PlannerSettings
+from .writing import Forget, MovedOnError, decode_intent, turn_cmds
+
+log = logging.getLogger("holdfast.planner")
+
+Input = Callable[[Reconciler, float], object]
+_record = msgspec.json.Decoder(Record).decode
+_RETRY = 0.25
+_INBOX_PAGE = 500
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What every hosted graph works with."""
+
+    bus: Bus
+    store: GraphStore
+    catalog: Catalog
+    budget: Budget
+    settings: PlannerSettings
+    clock: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+class HostedGraph:
+    """See the module. ``lost`` is called when another owner has taken over."""
+
+    def __init__(self, ref: GraphRef, epoch: int, tools: Tools, lost: Callable[[GraphRef], None]) -> None:
+        self.ref = ref
+        self.epoch = epoch
+        self._tools = tools
+        self._lost = lost
+        self._inputs: list[Input] = []
+        self._acks: list[Callable[[], Awaitable[None]]] = []
+        self._woken = asyncio.Event()
+        self._stale = True
+        self._wake_at: float | None = None
+        self._inbox_after = ""
+        self._unserved: set[str] = set()
+        self._done: list[str] = []
+        self._batches: dict[str, QueueKey] = {}
+        self._summary = b""
+        self._effects = Effects(self, tools)
+        self._relay = Relay(ref, tools.store, tools.bus)
+        self._room = Room(tools.budget, self.wake)
+        self._feed: Feed | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.reconciler: Reconciler | None = None
+        self.loaded = asyncio.Event()
+
+    # ---- life
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"graph {self.ref}")
+        self._relay.start()
+
+    async def stop(self) -> None:
+        """Stop at once: everything that matters is stored. Acknowledgements that are due are not sent."""
+        tasks = [t for t in (self._task,) if t is not None and t is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await self._effects.stop()
+        await self._relay.stop()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        self._tools.budget.leave(self.wake)
+        for key in self._batches.values():
+            self._tools.budget.give_back(key)
+        self._batches.clear()
+        if self._feed is not None:
+            self._feed.graph.tracking = False
+            self._feed.graph.drain()
+            self._feed.close()
+
+    async def _run(self) -> None:
+        try:
+            await self._load_until_done()
+            while True:
+                await self._wait()
+                await self._turn()
+        except Fenced as error:
+            log.warning("%s", error)
+            self._lost(self.ref)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # Whatever it was, a fresh start from the store is right: nothing but memory is lost.
+            log.exception("the host of graph %s failed; it is loaded again", self.ref)
+            await asyncio.sleep(1.0)
+            self._lost(self.ref)
+
+    async def _wait(self) -> None:
+        if self._woken.is_set():
+            self._woken.clear()
+            return
+        settings = self._tools.settings
+        pause = settings.poll_interval
+        if self._wake_at is not None:
+            pause = min(pause, max(0.0, self._wake_at - self._tools.clock()))
+        try:
+            async with asyncio.timeout(pause):
+                await self._woken.wait()
+            self._woken.clear()
+        except TimeoutError:
+            self._stale = self._stale or pause >= settings.poll_interval
+
+    # ---- inputs
+
+    def wake(self) -> None:
+        """Have a turn."""
+        self._woken.set()
+
+    def hint(self) -> None:
+        """The graph's version or inbox may have moved."""
+        self._stale = True
+        self._woken.set()
+
+    def give(self, feed: Input, ack: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Queue an input; ``ack`` is called once the turn that took it is committed."""
+        self._inputs.append(feed)
+        if ack is not None:
+            self._acks.append(ack)
+        self._woken.set()
+
+    def results(self, batch: ResultBatch, ack: Callable[[], Awaitable[None]]) -> None:
+        """Outcomes from a provisioner. Those of another incarnation of the graph mean nothing."""
+
+        def feed(reconciler: Reconciler, now: float) -> None:
+            if batch.incarnation == reconciler.core.incarnation:
+                reconciler.on_outcomes(now, batch.outcomes)
+
+        self.give(feed, ack)
+
+    def observed(self, look: Look, seen: Mapping[str, Observation]) -> None:
+        self.give(lambda r, now: r.on_observed(now, look, seen))
+
+    def catalog_changed(self) -> None:
+        self.give(lambda r, now: r.on_catalog(now, self._tools.catalog.infos))
+
+    def item_opened(self, request: str, workitem: str) -> None:
+        self.give(lambda r, now: r.on_item_opened(now, request, workitem))
+
+    def item_closed(self, request: str) -> None:
+        self.give(lambda r, now: r.on_item_closed(request))
+
+    def item_ended(self, end: Ended) -> None:
+        self.give(lambda r, now: r.on_decision(now, end))
+
+    # ---- loading
+
+    async def _load_until_done(self) -> None:
+        while True:
+            try:
+                await self._load()
+                self.loaded.set()
+                return
+            except Unavailable as error:
+                log.warning("graph %s cannot be loaded yet: %s", self.ref, error)
+                await asyncio.sleep(error.retry_after or 1.0)
+
+    async def _load(self) -> None:
+        tools, ref, store = self._tools, self.ref, self._tools.store
+        await store.raise_epoch(ref, self.epoch)
+        if self._feed is None:
+            self._feed = await store.feed(ref)
+        graph = self._feed.graph
+        graph.tracking = True
+        meta = await store.meta(ref)
+        todo = {f: decode_intent(f, raw) for f, raw in (await store.todo(ref)).items()}
+        records: dict[str, Record] = {}
+        async for page in store.state_pages(ref):
+            records.update((field, _record(raw)) for field, raw in page.items())
+        await store.refresh(ref)
+        graph.drain()
+        settings = Settings(
+            start_within=tools.settings.start_within,
+            grace=tools.settings.grace,
+            no_provisioner_after=tools.settings.no_provisioner_after,
+        )
+        incarnation = meta.get("incarnation", b"").decode()
+        reconciler = Reconciler(ref, incarnation, self.epoch, tools.new_id, settings)
+        now = tools.clock()
+        reconciler.on_catalog(now, tools.catalog.infos)
+        reconciler.load(
+            now, graph.nodes, graph.gone.values(), records, todo,
+            counter=int(meta.get("counter", b"0")),
+            paused=meta.get("paused") == b"1",
+            converged=meta.get("status") == b"converged",
+        )  # fmt: skip
+        reconciler.version = graph.version
+        reconciler.deleting = meta.get("status") == b"deleting"
+        self.reconciler = reconciler
+        for field, intent in todo.items():
+            self._resume(reconciler, field, intent)
+        self._stale = True
+        self._woken.set()
+
+    def _resume(self, reconciler: Reconciler, field: str, intent: StepIntent | ItemIntent | CloseIntent) -> None:
+        """Carry out an intent of an earlier owner again, with the same ids."""
+        if isinstance(intent, StepIntent):
+            batch = reconciler.rebuild(field[2:], intent)
+            if batch is not None:
+                self._sent(batch.batch, (intent.domain, intent.queue))
+                self._effects.publish(Dispatch(intent.domain, intent.queue, batch))
+        else:
+            self._effects.item(intent)
+
+    # ---- turns
+
+    async def _turn(self) -> None:
+        tools, reconciler = self._tools, self.reconciler
+        assert reconciler is not None
+        inputs, self._inputs = self._inputs, []
+        acks, self._acks = self._acks, []
+        if self._stale:
+            self._stale = False
+            inputs += await self._patiently(self._look_for_news)
+        while True:
+            now = tools.clock()
+            self._take_graph(reconciler, now)
+            for feed in inputs:
+                feed(reconciler, now)
+            reconciler.on_time(now)
+            turn = reconciler.finish(now, self._room)
+            try:
+                if turn.writes or turn.served or self._done:
+                    await self._commit(reconciler, turn)
+            except (Changed, MovedOnError):
+                reconciler.rollback(turn)
+                await self._patiently(self._refresh)
+                continue
+            break
+        self._done = []
+        self._wake_at = turn.wake_at
+        self._carry_out(reconciler, turn)
+        for ack in acks:
+            await ack()
+
+    async def _patiently(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Do it until the store answers; nothing else can be done meanwhile."""
+        while True:
+            try:
+                return await work()
+            except Temporary as error:
+                log.warning("graph %s waits for the store: %s", self.ref, error)
+                await asyncio.sleep(error.retry_after or _RETRY)
+
+    async def _refresh(self) -> None:
+        await self._tools.store.refresh(self.ref)
+
+    async def _look_for_news(self) -> list[Input]:
+        """Catch up with the graph and read the inbox."""
+        await self._refresh()
+        entries = await self._tools.store.inbox(self.ref, self._inbox_after, _INBOX_PAGE)
+        inputs: list[Input] = []
+        for entry in entries:
+            self._inbox_after = entry.id
+            taken: Taken = read_entry(entry)
+            if taken.feed is not None:
+                inputs.append(taken.feed)
+            if taken.deferred:
+                self._unserved.add(entry.id)
+            else:
+                self._done.append(entry.id)
+        if len(entries) == _INBOX_PAGE:
+            self.hint()
+        return inputs
+
+    def _take_graph(self, reconciler: Reconciler, now: float) -> None:
+        assert self._feed is not None
+        graph: DesiredGraph = self._feed.graph
+        self._feed.take()
+        if graph.version == reconciler.version:
+            return
+        nodes, gone = graph.drain()
+        reconciler.version = graph.version
+        reconciler.on_graph(now, nodes, gone)
+
+    async def _commit(self, reconciler: Reconciler, turn: Turn) -> None:
+        tools, ref = self._tools, self.ref
+        served = [tag for tag in turn.served if tag in self._unserved]
+        summary = self._summarise(reconciler)
+        cmds = turn_cmds(ref, turn, [*self._done, *served], summary)
+        turn_id = tools.new_id()
+        if not turn.forget and not cmds:
+            return
+
+        async def write() -> None:
+            if turn.forget:
+                change = Forget(ref, self.epoch, reconciler.version, turn, cmds)
+                await tools.store.commit(ref, Op(turn_id, "planner", "removed"), change)
+            else:
+                at = reconciler.version if turn.fenced_by_version else None
+                await tools.store.turn(ref, epoch=self.epoch, cmds=cmds, at_version=at, turn_id=turn_id)
+
+        while True:
+            try:
+                await write()
+                break
+            except (Fenced, Changed):
+                raise
+            except (Unavailable, Conflict, Temporary) as error:
+                log.warning("a turn of graph %s cannot be written yet: %s", ref, error)
+                await asyncio.sleep(error.retry_after or _RETRY)
+        self._unserved.difference_update(served)
+        if summary is not None:
+            self._summary = summary
+        if turn.forget:
+            self.wake()
+
+    def _summarise(self, reconciler: Reconciler) -> bytes | None:
+        core = reconciler.core
+        phases = {str(p): n for p, n in core.phases.items() if n > 0}
+        summary = msgspec.json.encode({"nodes": len(core.units), "removing": len(core.graves), "phases": phases})
+        return summary if summary != self._summary else None
+
+    def _sent(self, batch: str, key: QueueKey) -> None:
+        self._batches[batch] = key
+        self._tools.budget.take(key)
+
+    def _carry_out(self, reconciler: Reconciler, turn: Turn) -> None:
+        budget = self._tools.budget
+        for sent in turn.dispatch:
+            self._sent(sent.batch.batch, (sent.domain, sent.queue))
+            self._effects.publish(sent)
+        for batch in [b for b in self._batches if b not in reconciler.core.batches]:
+            budget.give_back(self._batches.pop(batch))
+        for look in turn.look:
+            self._effects.observe(look)
+        for field, intent in turn.todo.items():
+            if intent is None and field.startswith("o:"):
+                self._effects.call_off(field[2:])
+            elif isinstance(intent, ItemIntent | CloseIntent):
+                self._effects.item(intent)
+        if turn.events or turn.faults:
+            self._relay.kick()
+        budget.share()
+
+    def ask_after_items(self) -> None:
+        """Poll open WorkItems: the net under lost events."""
+        if self.reconciler is None:
+            return
+        for unit in list(self.reconciler.core.gates.values()):
+            for gate in (unit.rec.gate, unit.rec.approval):
+                if gate is not None and gate.workitem and gate.state is GateState.OPEN:
+                    self._effects.poll(gate.workitem)
+
+    def kick_relay(self) -> None:
+        """Another process put events into the outbox."""
+        self._relay.kick()

@@ -1,0 +1,70 @@
+"""Bodies of ``rpc.planner.<verb>``. An unknown key is refused, so that a misspelt one never decides."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from holdfast_model.names import GraphRef, graph_ref
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All requests name their tenant; ``actor`` says who asks."""
+
+    tenant: str
+    actor: str = ""
+
+
+class _OfGraph(_Strict, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    graph: str
+
+    @property
+    def ref(self) -> GraphRef:
+        """The checked graph; raises Invalid."""
+        return graph_ref(self.tenant, self.graph)
+
+
+class Apply(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """apply, plan: the blueprint as JSON, as it would be published. ``wait``: seconds until an answer is due."""
+
+    blueprint: Raw
+    wait: float = 30.0
+
+
+class Delete(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """delete: the whole graph, or what one blueprint (``name``) declares."""
+
+    name: str = ""
+    wait: float = 30.0
+
+
+class Get(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """get: rows of nodes, by id or in pages. ``only``: ``not_ready`` leaves out what is as declared."""
+
+    nodes: list[str] | None = None
+    after: str = ""
+    limit: int = 500
+    only: str = ""
+
+
+class OfNode(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """explain, unblock, pause, resume, reconcile. An empty node means the whole graph."""
+
+    node: str = ""
+
+
+class List(_Strict, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """list: the graphs of a tenant."""
+
+
+class Log(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """log, faults: newest first."""
+
+    after: str = ""
+    limit: int = 100
+
+
+class Anything(msgspec.Struct, frozen=True):
+    """domains: nothing is needed."""
+
+    tenant: str = ""
