@@ -1,0 +1,50 @@
+"""The composition root: the only place that constructs clients."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from importlib.metadata import version
+
+from holdfast_bus import Bus, ServiceApp
+from holdfast_bus.streams import FAULT_POLICY, FAULT_POLICY_EVENTS
+from holdfast_store.domains import Domains
+from holdfast_store.graphs import GraphStore
+from holdfast_store.redis_kv import RedisKv
+
+from .catalog import Catalog
+from .handlers import Handlers
+from .settings import FaultPolicySettings
+from .sweeping import Sweep
+
+SERVICE = "fault-policy"
+
+
+def build_app(settings: FaultPolicySettings) -> ServiceApp:
+    """Everything wired, nothing connected."""
+    bus = Bus(settings, SERVICE, version("holdfast-fault-policy"))
+    kv = RedisKv(settings.redis_url)
+    store = GraphStore(kv)
+    catalog = Catalog(
+        Domains(kv, time.time), refresh=settings.fault_ladders_refresh, clock=time.monotonic, now=time.time
+    )
+    handlers = Handlers(
+        store,
+        catalog,
+        bus,
+        now=time.time,
+        new_id=lambda: uuid.uuid4().hex,
+        evaluate_timeout=settings.fault_evaluate_timeout,
+    )
+    sweep = Sweep(
+        store,
+        handlers,
+        interval=settings.fault_sweep_interval,
+        age=settings.fault_sweep_age,
+        now=time.time,
+    )
+    bus.consume(FAULT_POLICY, concurrency=settings.fault_concurrency)(handlers.on_fault)
+    bus.consume(FAULT_POLICY_EVENTS, concurrency=settings.fault_concurrency)(handlers.on_recovered)
+    return bus.app(
+        readiness=[kv.ping, sweep.check], on_start=[sweep.start], on_stop=[sweep.stop, store.close, kv.close]
+    )

@@ -1,0 +1,173 @@
+"""Messages in, commits out: decode, commit, hint the owner, return (which acks)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from holdfast_bus import Inbound, subjects
+from holdfast_model.errors import HoldfastError, Invalid
+from holdfast_model.events import Fault
+from holdfast_model.fault_engine import EvaluateReply, EvaluateRequest
+from holdfast_model.names import GraphRef
+from holdfast_model.reconciler.records import Record
+from holdfast_store import keys
+from holdfast_store.commits import Op
+from holdfast_store.graphs import GraphStore
+
+from .catalog import Catalog
+from .changes import META_LADDERS, EpisodeEnded, FaultHandled, Outcome
+from .policy import Answer, Policies, Verdict, own_namespace, standing
+
+log = logging.getLogger("holdfast.fault_policy")
+
+ACTOR = "fault-policy"
+
+_decode_fault = msgspec.json.Decoder(Fault).decode
+_decode_record = msgspec.json.Decoder(Record).decode
+
+
+class Line(Protocol):
+    """What is needed of the bus."""
+
+    async def request(self, subject: str, body: object, *, timeout: float) -> bytes: ...
+    async def hint(self, subject: str, body: bytes = b"") -> None: ...
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """The part of a ``recovered`` event that matters here."""
+
+    node: str
+    episode: str = ""
+
+
+class Handlers:
+    """What this service does with a message. ``now``: seconds since the epoch; ``new_id``: unique texts."""
+
+    def __init__(
+        self,
+        store: GraphStore,
+        catalog: Catalog,
+        bus: Line,
+        *,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+        evaluate_timeout: float,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._bus = bus
+        self._now = now
+        self._new_id = new_id
+        self._evaluate_timeout = evaluate_timeout
+        # Changes of one group commit read before any of them writes, so those that touch the counts of one
+        # node must take turns. Other processes are kept apart by the watch.
+        self._turns: WeakValueDictionary[tuple[GraphRef, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def on_fault(self, message: Inbound) -> None:
+        """A fault was announced. Raises Invalid for one that is no fault or of another graph than its
+        subject.
+        """
+        ref = subjects.parse_event(message.subject).graph
+        try:
+            fault = _decode_fault(message.data)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"{message.subject}: not a fault: {error}") from error
+        if fault.ref != ref:
+            raise Invalid(f"a fault of graph {fault.ref} came on the subject of {ref}")
+        await self.handle(ref, fault.id, fault)
+
+    async def on_recovered(self, message: Inbound) -> None:
+        """A node recovered: its episode is over."""
+        ref = subjects.parse_event(message.subject).graph
+        try:
+            event = msgspec.json.decode(message.data, type=Recovered)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"{message.subject}: does not tell which node recovered: {error}") from error
+        if event.episode:
+            await self.end_episode(ref, event.node, event.episode)
+
+    async def handle(self, ref: GraphRef, fault_id: str, announced: Fault | None = None) -> Outcome:
+        """Handle a fault if nobody has. ``announced`` is what a message says of it; the store knows better."""
+        stored, own = await self._store.kv.run(
+            ("GET", keys.fault(ref, fault_id)), ("HGET", keys.meta(ref), META_LADDERS)
+        )
+        if stored is None:
+            if announced is not None and announced.episode:
+                await self._check_episode(ref, announced)
+            return Outcome()
+        try:
+            fault = _decode_fault(stored)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"fault {fault_id} of graph {ref} cannot be read: {error}") from error
+        policies = await self._catalog.policies(fault.node_type, own)
+        async with self._turn(ref, fault.node):
+            answer = await self._ask_domain(fault, policies)
+            change = FaultHandled(fault, policies, answer, self._now())
+            cause = f"{fault.type} of {fault.node!r} (fault {fault.id})"
+            committed = await self._store.commit(ref, Op(f"fault:{fault.id}", ACTOR, cause), change)
+        outcome = committed.value if isinstance(committed.value, Outcome) else Outcome()
+        await self._tell(ref, cause, outcome)
+        if outcome.applied and fault.episode:
+            await self._check_episode(ref, fault)
+        return outcome
+
+    async def end_episode(self, ref: GraphRef, node: str, episode: str) -> None:
+        """Clear what an episode left behind. Nothing is written when nothing is left."""
+        async with self._turn(ref, node):
+            (stored,) = await self._store.kv.run(("HGET", keys.counts(ref), node))
+            graph = await self._store.refresh(ref)
+            change = EpisodeEnded(ref, node, episode)
+            if not change.needed(graph, stored):
+                return
+            cause = f"episode {episode} of {node!r} is over"
+            # A fresh id each time: doing it again is harmless, and a late review may need a second time.
+            committed = await self._store.commit(ref, Op(f"recovered:{self._new_id()}", ACTOR, cause), change)
+        if isinstance(committed.value, Outcome):
+            await self._tell(ref, cause, committed.value)
+
+    def _turn(self, ref: GraphRef, node: str) -> asyncio.Lock:
+        return self._turns.setdefault((ref, node), asyncio.Lock())
+
+    async def _check_episode(self, ref: GraphRef, fault: Fault) -> None:
+        """Clean up if the episode ended while its fault was handled: ``recovered`` may have come first."""
+        (row,) = await self._store.kv.run(("HGET", keys.state(ref), fault.node))
+        if row is not None and _decode_record(row).episode != fault.episode:
+            await self.end_episode(ref, fault.node, fault.episode)
+
+    async def _ask_domain(self, fault: Fault, policies: Policies) -> Answer | None:
+        """What the domain's own policy says; None where it has none or the fault is no matter any more."""
+        if not policies.evaluates:
+            return None
+        change = FaultHandled(fault, policies, None, self._now())
+        graph = await self._store.refresh(fault.ref)
+        case = change.case(graph, await self._store.kv.run(*change.reads))
+        if case is None or standing(case) is not Verdict.COUNTED:
+            return None
+        tally = case.counts.get(own_namespace(policies.domain))
+        before = tally.count if tally is not None and tally.episode == fault.episode else 0
+        request = EvaluateRequest(
+            fault, graph.nodes[fault.node], before + 1, {i: r.state for i, r in case.reviews.items()}
+        )
+        subject = subjects.rpc_domain(policies.domain, "evaluate")
+        try:
+            reply = await self._bus.request(subject, request, timeout=self._evaluate_timeout)
+            return Answer(tuple(msgspec.json.decode(reply, type=EvaluateReply).mutations))
+        except (HoldfastError, msgspec.DecodeError) as error:
+            return Answer(error=f"the policy of domain {policies.domain!r} did not answer: {error}")
+
+    async def _tell(self, ref: GraphRef, cause: str, outcome: Outcome) -> None:
+        """Log what became of it, and wake the owner of the graph so that it plans and publishes at once."""
+        for dropped in outcome.dropped:
+            log.warning("graph %s, %s: dropped, because it does not fit any more: %s", ref, cause, dropped)
+        if outcome.failure is not None:
+            log.warning("graph %s, %s: policy failed: %s", ref, cause, outcome.failure.message)
+        for owned in outcome.applied:
+            log.info("graph %s, %s: %s by %s", ref, cause, type(owned.mutation).__name__, owned.owner)
+        if outcome.concerns_planner:
+            await self._bus.hint(subjects.hint(ref.partition), str(ref).encode())
