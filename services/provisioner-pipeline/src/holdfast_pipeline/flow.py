@@ -195,7 +195,7 @@ class _Flow:
         for i, name in enumerate(stage.fields):
             if why := lookup.missing(name):
                 self.problems.append(Problem(f"{at}/fields/{i}", f"source {source.id!r} has {why}"))
-            elif why := _taken(name, shape):
+            elif name not in stage.join_keys and (why := _taken(name, shape)):
                 self.problems.append(Problem(f"{at}/fields/{i}", why))
         taken = stage.fields or [c for c in lookup.columns if c not in stage.join_keys]
         if not stage.fields:

@@ -116,13 +116,13 @@ def wire(blueprint: Blueprint) -> Wiring:
     for id, part in placed.items():
         of_type.setdefault(part.type, []).append(id)
     inputs = {id: _inputs(part, placed, of_type) for id, part in placed.items()}
-    _refuse_cycles(placed, inputs)
     wiring = {
         id: Wired(id, p.type, p.pointer, p.stage, tuple(inputs[id]), _edges(p, placed, of_type, inputs))
         for id, p in placed.items()
     }
     for node in wiring.values():
         check_layers(node.id, node.type, ((d, placed[d].type, at) for d, at in node.depends_on.items()))
+    _refuse_cycles(placed, inputs)
     return wiring
 
 

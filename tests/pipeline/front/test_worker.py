@@ -1,0 +1,172 @@
+"""Children, on real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast_model.errors import Temporary
+from holdfast_pipeline.worker import Workers
+
+HERE = str(Path(__file__).parent)
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+
+
+@pytest.fixture
+async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
+    async with Workers("child_jobs:run", limit=4, scratch=tmp_path, env={"PYTHONPATH": HERE}) as started:
+        yield started
+
+
+async def do(workers: Workers, seconds: float = 20.0, **task: Any) -> Any:
+    return json.loads(await workers.run(json.dumps(task).encode(), seconds))
+
+
+async def until(condition: Any, limit: float = 5.0) -> None:
+    async with asyncio.timeout(limit):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """pid -> parent, state."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[int(stat.parent.name)] = (int(parent), state)
+    return found
+
+
+def mine() -> dict[int, str]:
+    """pid -> state of this process's forkservers and their children; Z is a zombie."""
+    known, found = processes(), {os.getpid(): ""}
+    for _ in range(3):
+        found |= {pid: state for pid, (parent, state) in known.items() if parent in found}
+    del found[os.getpid()]
+    return found
+
+
+def is_there(pid: int) -> bool:
+    return processes().get(pid, (0, "Z"))[1] != "Z"
+
+
+async def test_every_job_has_a_process_of_its_own_and_starts_quickly(workers: Workers) -> None:
+    first = await do(workers, do="echo", say="ä")
+    began = time.monotonic()
+    second = await do(workers, do="echo")
+    assert time.monotonic() - began < 0.5
+    assert first["said"] == "ä"
+    assert len({first["pid"], second["pid"], os.getpid()}) == 3
+
+
+async def test_children_start_without_threads_of_their_parent(workers: Workers) -> None:
+    assert await do(workers, do="threads") == ["python"]
+
+
+async def test_what_a_job_sends_arrives_in_order_before_its_result(workers: Workers) -> None:
+    sent: list[bytes] = []
+    answer = await workers.run(b'{"do": "count", "to": 500}', 20, sent.append)
+    assert answer == b"counted"
+    assert sent == [str(i).encode() for i in range(500)]
+
+
+async def test_polars_and_deltalake_work_in_a_fork(workers: Workers, tmp_path: Path) -> None:
+    jobs = [workers.run(json.dumps({"do": "polars", "table": str(tmp_path / str(i))}).encode(), 30) for i in range(6)]
+    assert await asyncio.gather(*jobs) == [b"7"] * 6
+
+
+async def test_large_requests_and_answers_pass(workers: Workers) -> None:
+    text = "x" * 3_000_000
+    assert (await do(workers, do="echo", say=text))["said"] == text
+
+
+@pytest.mark.parametrize(
+    ("task", "word"),
+    [
+        ({"do": "raise", "text": "no luck"}, "ValueError: no luck"),
+        ({"do": "exit", "code": 7}, "exit code 7"),
+        ({"do": "exit", "code": 0}, "exit code 0"),
+        ({"do": "crash"}, "SIGSEGV"),
+    ],
+)
+async def test_a_child_that_fails_is_a_temporary_failure(workers: Workers, task: dict[str, Any], word: str) -> None:
+    with pytest.raises(Temporary, match=word):
+        await workers.run(json.dumps(task).encode(), 20)
+    assert (await do(workers, do="echo", say="next"))["said"] == "next"
+
+
+@pytest.mark.parametrize("what", ["hang", "hang-in-native-code"])
+async def test_a_child_is_ended_at_its_deadline(workers: Workers, what: str) -> None:
+    await do(workers, do="echo")
+    pids: list[bytes] = []
+    with pytest.raises(Temporary, match=r"did not finish within 0\.\d+ s"):
+        await workers.run(json.dumps({"do": what}).encode(), 0.5, pids.append)
+    assert not is_there(int(pids[0]))
+
+
+async def test_cancelling_ends_the_child_before_it_returns(workers: Workers) -> None:
+    pids: list[bytes] = []
+    job = asyncio.create_task(workers.run(b'{"do": "hang"}', 60, pids.append))
+    await until(lambda: pids)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert not is_there(int(pids[0]))
+
+
+async def test_no_child_is_left_as_a_zombie(workers: Workers) -> None:
+    await asyncio.gather(*(do(workers, do="echo") for _ in range(30)))
+    await until(lambda: len(mine()) == 1)
+    assert "Z" not in mine().values()
+
+
+async def test_a_scratch_folder_is_removed_with_its_child(workers: Workers) -> None:
+    sent: list[bytes] = []
+    spills = await workers.run(b'{"do": "scratch"}', 20, sent.append)
+    assert Path(sent[0].decode()).is_relative_to(Path(spills.decode()))
+    await until(lambda: not Path(spills.decode()).exists())
+
+
+async def test_a_forkserver_that_died_is_replaced(workers: Workers) -> None:
+    parent = (await do(workers, do="echo"))["parent"]
+    running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
+    await until(lambda: len(mine()) == 2)
+    os.kill(parent, signal.SIGKILL)
+    with pytest.raises(Temporary):
+        await running
+    assert (await do(workers, do="echo"))["parent"] != parent
+
+
+async def test_waiting_for_a_free_process_is_part_of_the_time(tmp_path: Path) -> None:
+    async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env={"PYTHONPATH": HERE}) as workers:
+        busy = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
+        await until(lambda: len(mine()) == 2, limit=15)
+        with pytest.raises(Temporary, match="no process became free"):
+            await workers.run(b'{"do": "echo"}', 0.1)
+        busy.cancel()
+        await asyncio.gather(busy, return_exceptions=True)
+
+
+async def test_closing_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    workers = Workers("child_jobs:run", limit=2, scratch=tmp_path, env={"PYTHONPATH": HERE})
+    await workers.start()
+    running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
+    await until(lambda: len(mine()) == 2, limit=15)
+    await workers.close()
+    with pytest.raises(Temporary):
+        await running
+    assert mine() == {}
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Temporary, match="stopping"):
+        await workers.run(b'{"do": "echo"}', 1)
