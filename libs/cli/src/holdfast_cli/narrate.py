@@ -51,12 +51,15 @@ def _workitem(name: str, data: dict[str, Any]) -> str:
 
 def _graph(name: str, data: dict[str, Any]) -> str:
     if name == "rejected":
-        problems = data.get("problems") or data.get("paths") or []
+        problems = data.get("problems") or []
         places = "; ".join(f"{p.get('path', '')}: {p.get('message', '')}" for p in problems[:3])
-        return places or str(data.get("message", ""))
-    parts = [
-        f"{key} {data[key]}" for key in ("version", "nodes", "added", "updated", "removed", "failed") if data.get(key)
-    ]
-    if data.get("message"):
-        parts.append(str(data["message"]))
+        return places or str(data.get("reason", ""))
+    shown = ("version", "nodes", "added", "updated", "removed", "failed")
+    parts = [f"{key} {_count(data[key])}" for key in shown if data.get(key)]
+    if data.get("reason"):
+        parts.append(str(data["reason"]))
     return ", ".join(parts)
+
+
+def _count(value: Any) -> Any:
+    return len(value) if isinstance(value, list) else value

@@ -18,6 +18,7 @@ from holdfast_cli.screen import Screen
 from holdfast_cli.session import connected
 from holdfast_model.errors import HoldfastError
 
+from . import dataset
 from .checking import Places
 from .following import Follower
 from .story import GRAPH, Story
@@ -31,6 +32,7 @@ async def demo(screen: Screen, folder: Path) -> Exit:
     began = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     layout = Layout(state=folder, data=folder / "data")
+    dataset.write_first(layout.data)
     screen.say(Text("Starting NATS, Redis and every service as a process of its own ...", style="bold"))
     async with Stack(layout) as stack:
         names = ", ".join(f"{p.program.name} ({p.pid})" for p in stack.processes)
@@ -38,9 +40,8 @@ async def demo(screen: Screen, folder: Path) -> Exit:
         async with connected(TENANT, Found(stack.plan.nats_url, "the demo")) as session:
             async with session.events(session.graph_events(GRAPH)) as events:
                 follower = Follower(session, screen, events, GRAPH, began)
-                root = layout.data
-                places = Places(layout.warehouse / TENANT / GRAPH, root / "out")
-                story = Story(session, screen, follower, root, places)
+                places = Places(layout.warehouse / TENANT / GRAPH, layout.data / "out")
+                story = Story(session, screen, follower, layout.data, places)
                 right = await story.tell()
                 story.show_gold()
         restarts = sum(p.starts - 1 for p in stack.processes)

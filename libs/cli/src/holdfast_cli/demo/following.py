@@ -16,6 +16,8 @@ from holdfast_cli.session import Reply, Seen, Session
 from holdfast_model.errors import NotFound, Temporary
 
 POLL = 0.3
+_QUIET = {("graph", "reconciled"), ("graph", "converged")}
+"""Said at the end of every wave of work; the acts end with a word of their own."""
 
 
 class Follower:
@@ -60,9 +62,9 @@ class Follower:
         self.summary = reply.get("graph") or {}
         self.nodes = {str(n["id"]): n for n in reply.get("nodes", [])}
         for id, node in self.nodes.items():
-            now = (str(node.get("status")), str(node.get("phase")))
+            now = (str(node.get("status")), str(node.get("reason") or ""))
             if self._told.get(id) != now:
-                if now[0] == "PRESENT" or now[1] in ("held", "blocked") or node.get("reason"):
+                if now[0] == "PRESENT" or now[1]:
                     self._tell(id, node)
                 self._told[id] = now
         for id in set(self._told) - set(self.nodes):
@@ -79,7 +81,7 @@ class Follower:
             seen = self.events.get_nowait()
             self.faults += seen.family == "fault"
             text = narrate(seen)
-            if text is not None and (seen.family, seen.name) != ("graph", "reconciled"):
+            if text is not None and (seen.family, seen.name) not in _QUIET:
                 self.screen.say(Text.assemble((f"{self.clock}  ", "dim"), text))
 
     def _line(self, what: str) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -49,7 +50,6 @@ class Story:
 
     async def _declare(self) -> bool:
         self._title("1. Three months of orders; declare what should become of them")
-        dataset.write_first(self.root)
         blueprint = yaml.safe_load((files(__package__) / "blueprint.yaml").read_text(encoding="utf-8"))
         reply: Reply = {}
 
@@ -101,7 +101,7 @@ class Story:
         self.screen.say(Text.assemble(("   asked:   ", "bold magenta"), str(item.get("title"))))
         if item.get("description"):
             self.screen.say(Text(f"            {item['description']}", style="dim"))
-        extra = f" --data '{data}'" if data else ""
+        extra = f" --data '{json.dumps(data)}'" if data else ""
         command = f"holdfast decide {item['id']} {outcome}{extra} --note '{note}'"
         self.screen.say(Text.assemble(("   decided: ", "bold magenta"), command, f"   (of {'|'.join(outcomes(item))})"))
         body: dict[str, Any] = {"id": item["id"], "actor": self.session.actor, "outcome": outcome, "note": note}
@@ -126,6 +126,8 @@ class Story:
             if not self.verdicts:
                 self.verdicts = await asyncio.to_thread(checking.check, self.places, wanted)
             self._tell_verdicts()
+        version = self.follower.summary.get("version", "?")
+        self.screen.say(Text(f"   converged at version {version}", style="bold green"))
         return True
 
     def _tell_verdicts(self) -> None:
