@@ -214,9 +214,6 @@ class Admission:
             reply = await self._bus.request(subject, request, timeout=self._settings.compile_timeout)
         except Invalid as error:
             placed = [Problem(_below_spec(p.path), p.message) for p in error.problems]
-                Problem(f"/spec{p.path}" if p.path.startswith("/") or not p.path else p.path, p.message)
-                for p in error.problems
-            ]
             raise Invalid(error.message, placed, hint=error.hint) from error
         nodes = _reply.decode(reply)
         return Compiled(await _aside(declarations, nodes.nodes), {}, nodes.warnings)

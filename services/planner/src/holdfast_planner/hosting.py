@@ -31,6 +31,7 @@ from holdfast_model.reconciler import (
     Turn,
 )
 from holdfast_model.reconciler.records import GateState
+from holdfast_store import keys
 from holdfast_store.commits import Op
 from holdfast_store.graphs import GraphStore
 from holdfast_store.kv import Changed
@@ -292,6 +293,7 @@ class HostedGraph:
     async def _look_for_news(self) -> list[Input]:
         """Catch up with the graph and read the inbox."""
         await self._refresh()
+        await self._read_standing()
         entries = await self._tools.store.inbox(self.ref, self._inbox_after, _INBOX_PAGE)
         inputs: list[Input] = []
         for entry in entries:
@@ -306,6 +308,15 @@ class HostedGraph:
         if len(entries) == _INBOX_PAGE:
             self.hint()
         return inputs
+
+    async def _read_standing(self) -> None:
+        """An admission may have begun a deletion, ended one, or created the graph anew."""
+        reconciler = self.reconciler
+        assert reconciler is not None
+        (found,) = await self._tools.store.kv.run(("HMGET", keys.meta(self.ref), "status", "incarnation"))
+        reconciler.deleting = found[0] == b"deleting"
+        if found[1] is not None:
+            reconciler.core.incarnation = found[1].decode()
 
     def _take_graph(self, reconciler: Reconciler, now: float) -> None:
         assert self._feed is not None

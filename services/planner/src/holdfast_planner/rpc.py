@@ -132,8 +132,7 @@ class PlannerRpc:
         finally:
             for subscription in subscriptions:
                 await subscription.unsubscribe()
-        reply = {"status": name, "message": data.get("reason", ""), "problems": [], "warnings": [], **data}
-        return reply
+        return {"status": name, "message": data.get("reason", ""), "problems": [], "warnings": [], **data}
 
     # ---- for the owner
 

@@ -457,7 +457,7 @@ class Reconciler:
     def _tell(self) -> None:
         """The graph as a whole: the end of a wave, and convergence, once per transition."""
         core = self.core
-        busy = core.flights or core.phases[Phase.READY] or core.phases[Phase.OBSERVING]
+        busy = core.flights or any(core.phases[p] for p in (Phase.READY, Phase.OBSERVING, Phase.FORGET))
         if core.wave["steps"] and not busy:
             counts: dict[str, object] = {
                 "nodeCount": len(core.units),
