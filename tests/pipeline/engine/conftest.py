@@ -100,7 +100,7 @@ class World:
     def rows(self, layer: str, name: str, *columns: str) -> list[tuple[object, ...]]:
         """The rows of a table, sorted; only ``columns`` if given."""
         frame = self.table(layer, name).scan().collect()
-        return sorted((frame.select(columns) if columns else frame).rows(), key=repr)
+        return sorted((frame.select(columns) if columns else frame).rows(), key=lambda row: [str(v) for v in row])
 
     def frame(self, layer: str, name: str) -> pl.DataFrame:
         return self.table(layer, name).scan().collect()

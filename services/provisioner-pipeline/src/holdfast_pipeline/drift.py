@@ -22,13 +22,15 @@ from .tables import collected, content_key
 
 
 class Examination(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was found in a file. ``unreadable``: why its content cannot be read at all ("" = it can)."""
+    """What was found in a file. ``unreadable``: why its content cannot be read at all ("" = it can); ``hopeless``:
+    not even leniently, although that was decided."""
 
     rows: int = 0
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     unreadable: str = ""
+    hopeless: bool = False
 
     @property
     def fits(self) -> bool:
@@ -114,6 +116,17 @@ def examine(file: SourceFile, source: Source, contract: Contract | None) -> Exam
         if isinstance(found, Unreadable):
             return Examination(unreadable=str(found))
         raise
+
+
+def is_hopeless(file: SourceFile, source: Source) -> bool:
+    """Whether the file cannot be read leniently either."""
+    try:
+        _counts(read(file, source, lenient=True), [], file.name)
+    except HoldfastError as e:
+        if isinstance(unreadable(e, file.name), Unreadable):
+            return True
+        raise
+    return False
 
 
 def _counts(frame: pl.LazyFrame, fields: Iterable[Field], name: str) -> tuple[int, list[tuple[int, int]]]:

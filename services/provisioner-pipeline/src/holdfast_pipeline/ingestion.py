@@ -17,7 +17,7 @@ from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observati
 
 from .casting import LINEAGE, common_schema, fit_to, layout
 from .contracts import SCHEMA_NODE, contract_observation, read_notes, read_rulings
-from .drift import Examination, examine, project
+from .drift import Examination, examine, is_hopeless, project
 from .files import Listing, SourceFile, assert_unchanged, content_sha, list_source
 from .folders import FILES, StageFolder, stage_folder
 from .ledger import Landed, Ledger, Note, Rulings, Taken, Work, plan, reading_of, seen, sort_out
@@ -172,6 +172,7 @@ def _land(context: Context, spec: IngestionSpec, state: _State) -> _State:
 def _looked_at(
     context: Context, spec: IngestionSpec, state: _State, ledger: Ledger, work: Work
 ) -> Iterator[tuple[SourceFile, str, Examination | None]]:
+    contract = contract_digest(spec.contract) if spec.contract else ""
     for count, file in enumerate(work.files):
         context.progress(count, len(work.files), "files", f"looking at {file.name}")
         sha = content_sha(file, spec.source)
@@ -180,6 +181,8 @@ def _looked_at(
             yield file, sha, None
             continue
         found = examine(file, spec.source, spec.contract)
+        if found.unreadable and state.rulings.accepted(contract, found, sha) is not None:
+            found = msgspec.structs.replace(found, hopeless=is_hopeless(file, spec.source))
         assert_unchanged(file, spec.source)
         yield file, sha, found
 

@@ -66,14 +66,12 @@ class Rulings:
     entries: tuple[Ruling, ...] = ()
     version: str = ""
 
-    def accepted(self, contract: str, signature: str) -> ColumnMapping | None:
-        """The mapping to read a misfit with; the newest decision counts."""
-        found = [
-            r
-            for r in self.entries
-            if r.outcome == "accept" and (r.ingestion, r.contract, r.signature) == (self.ingestion, contract, signature)
-        ]
-        return max(found, key=lambda r: r.at).mapping if found else None
+    def accepted(self, contract: str, found: Examination, sha: str) -> ColumnMapping | None:
+        """The mapping to read a misfit with: decided for its way of not fitting, or for this very content. The
+        newest decision counts."""
+        own = [r for r in self.entries if r.outcome == "accept" and r.ingestion == self.ingestion]
+        fit = [r for r in own if r.contract == contract and (r.signature == found.signature or r.sha == sha)]
+        return max(fit, key=lambda r: r.at).mapping if fit else None
 
     def rejected(self, sha: str) -> bool:
         """Whether this content was rejected, under whatever name and contract."""
@@ -84,7 +82,7 @@ class Rulings:
         return (
             note.state == "held"
             and not self.rejected(note.sha)
-            and self.accepted(note.contract, note.found.signature) is None
+            and self.accepted(note.contract, note.found, note.sha) is None
         )
 
 
@@ -145,7 +143,7 @@ def _known(file: SourceFile, ledger: Ledger, rulings: Rulings, reading: str) -> 
         return landed is None
     if note.state == "unreadable":
         return True
-    return rulings.rejected(note.sha) or rulings.accepted(note.contract, note.found.signature) is None
+    return rulings.rejected(note.sha) or rulings.accepted(note.contract, note.found, note.sha) is None
 
 
 @dataclass(frozen=True)
@@ -198,13 +196,15 @@ def sort_out(
         if rulings.rejected(sha):
             note("held", examination)
             continue
-        mapping = None if examination.fits else rulings.accepted(contract, examination.signature)
+        mapping = None if examination.fits else rulings.accepted(contract, examination, sha)
         if examination.rows == 0 and not examination.unreadable:
             note("empty", examination)  # a header alone, whichever it is, says nothing about rows to come
             if file.name in ledger.landed:
                 emptied.add(file.name)
         elif not examination.fits and mapping is None:
             note("held" if contract else "unreadable", examination)
+        elif examination.hopeless:
+            note("unreadable", examination)
         else:
             old = "" if file.name in ledger.landed or sha not in gone or not gone[sha] else gone[sha].pop(0)
             taken.append(Taken(file, sha, mapping, old))

@@ -40,7 +40,7 @@ def observe(context: Context, stage: Stage, spec: specs.StageSpec) -> Observatio
         return Observation(Status.DRIFTED, REASON_STALE, e.message, token=content_key(error=e.message))
     except HoldfastError as e:
         return Observation(Status.UNKNOWN, e.code, e.message)
-    except (Exception, pl.exceptions.PanicException) as e:
+    except (Exception, pl.exceptions.PanicException) as e:  # noqa: BLE001
         # An observer that fails must never look like "everything is gone".
         found = mapped(e, context.task.node)
         return Observation(Status.UNKNOWN, "unavailable", str(found))
