@@ -18,9 +18,7 @@ async def test_eventually_returns_what_came_true_and_says_what_did_not() -> None
     seen = iter([0, [], "yes"])
     assert await eventually(lambda: next(seen)) == "yes"
     began = time.monotonic()
-    with pytest.raises(
-        AssertionError, match="the door did not come true within 0.1 s; last seen: AssertionError.*shut"
-    ):
+    with pytest.raises(AssertionError, match=r"the door did not .* 0.1 s; last seen: .*shut"):
         await eventually(_shut, within=0.1, what="the door")
     assert time.monotonic() - began < 1
 
@@ -65,7 +63,7 @@ def test_patterns_match_as_in_nats(pattern: str, subject: str, expected: bool) -
 
 async def test_a_proxy_cuts_swallows_and_restores(nats_url: str) -> None:
     async with TcpProxy(nats_url) as proxy:
-        client = await nats.connect(proxy.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1)  # type: ignore[arg-type]
+        client = await nats.connect(proxy.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1)
         direct = await nats.connect(nats_url)
         heard = await direct.subscribe("hello")
         await direct.flush()

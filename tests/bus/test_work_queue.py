@@ -8,13 +8,14 @@ import time
 import pytest
 from nats.aio.client import Client
 
-from holdfast_bus import Bus, Durable, Outgoing, WorkMessage, WorkQueue
-from holdfast_bus.setup import ensure_step_consumer
+from holdfast_bus import Bus, BusSettings, Durable, Outgoing, WorkMessage, WorkQueue
+from holdfast_bus.setup import ensure, ensure_step_consumer
 from holdfast_bus.streams import step_durable
 from holdfast_model.errors import Unavailable
+from holdfast_testkit.servers import NatsServer
 from holdfast_testkit.waiting import eventually
 
-from .conftest import MakeBus
+from .conftest import SMALL, MakeBus
 
 TYPE = "record:a"
 STEPS = step_durable("dns", TYPE)
@@ -207,3 +208,35 @@ async def test_thousands_of_messages_per_second_are_fetched_and_acknowledged(
         print(f"{rate:.0f} messages/s")
     await eventually(lambda: _left(raw, 0))
     assert rate > 4000  # four times as fast where the machine is idle
+
+
+async def test_a_reader_that_outlives_its_bus_is_told_slowly(make_bus: MakeBus, durable: Durable) -> None:
+    made = make_bus("gone")
+    await made.start()
+    queue = made.work_queue(durable)
+    await made.stop()
+    began = time.monotonic()
+    with pytest.raises(Unavailable):
+        await queue.fetch(1, 0.1)
+    assert time.monotonic() - began >= 0.9
+
+
+async def test_a_server_that_comes_back_is_read_from_at_once(own_nats: NatsServer) -> None:
+    async with Bus(BusSettings(nats_url=own_nats.url, graceful_timeout=1.0, publish_timeout=0.5), "reader", "1") as bus:
+        await ensure(bus.js, SMALL, durables=())
+        made = await ensure_step_consumer(bus.js, "dns", TYPE)
+        async with bus.work_queue(made) as queue:
+            waiting = asyncio.create_task(queue.fetch(1, 30))
+            await asyncio.sleep(0.2)
+            await own_nats.restart()
+            await eventually(lambda: bus.client.is_connected)
+            await eventually(lambda: _puts(bus))
+            assert bodies(await asyncio.wait_for(waiting, 5)) == [b"x"]
+
+
+async def _puts(bus: Bus) -> bool:
+    try:
+        await bus.publish("step.dns.record:a", b"x", stream="STEPS", msg_id="only")
+    except Unavailable:
+        return False
+    return True

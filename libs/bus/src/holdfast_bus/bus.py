@@ -29,6 +29,7 @@ from .dead_letters import DeadLetter
 from .delivery import Delivery
 from .envelope import encode_event, event_headers, open_message
 from .foreign import bus_error
+from .logs import FASTSTREAM
 from .messages import Inbound, PubAck
 from .publishing import Outgoing, Publisher
 from .pulling import Puller
@@ -91,7 +92,7 @@ class Bus:
             disconnected_cb=self._on_disconnect,
             reconnected_cb=self._on_reconnect,
             closed_cb=self._on_close,
-            logger=logging.getLogger("faststream"),
+            logger=logging.getLogger(FASTSTREAM),
             log_level=logging.DEBUG,
             description=f"Holdfast: {service}",
         )

@@ -8,7 +8,10 @@ import sys
 import time
 from typing import Any, Literal
 
-QUIET = ("faststream", "uvicorn", "nats", "asyncio", "redis")
+FASTSTREAM = "holdfast.faststream"
+"""The name it logs under; its own has a handler and a format of its own."""
+
+QUIET = ("uvicorn", "nats", "asyncio", "redis")
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,3 +48,5 @@ def set_up_logs(service: str, format: Literal["text", "json"], level: str) -> No
     root.setLevel(level)
     for library in QUIET:
         logging.getLogger(library).setLevel(logging.WARNING)
+    # It warns of every broken connection with a traceback; the bus says that in a line.
+    logging.getLogger(FASTSTREAM).setLevel(logging.ERROR)

@@ -23,7 +23,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from holdfast_model.errors import NotFound, Unavailable
+from holdfast_model.errors import HoldfastError, NotFound, Unavailable
 
 from .envelope import is_delivery
 from .foreign import bus_error
@@ -57,6 +57,7 @@ class Puller:
         self._bound = False
         self._request = 0
         self._wake = asyncio.Event()
+        self._anew = asyncio.Event()
         self._lock = asyncio.Lock()
         self._inbox = ""
         self._subscription: Subscription | None = None
@@ -67,22 +68,33 @@ class Puller:
 
         Raises Unavailable if at the end of ``wait`` (and at least a second) the consumer cannot be reached.
         """
+        began = time.monotonic()
         async with self._lock:
-            deadline = time.monotonic() + wait
-            while not self._held:
-                if not self._bound:
-                    await self._bind(deadline)
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return []
-                await self._pull(n, left)
+            try:
+                await self._fill(n, time.monotonic() + wait)
+            except HoldfastError as error:
+                # Whatever it was, nobody who calls in a loop shall turn hot over it.
+                await asyncio.sleep(max(0.0, began + PAUSE - time.monotonic()))
+                if isinstance(error, Unavailable):
+                    raise
+                raise Unavailable(error.message, retry_after=PAUSE, hint=error.hint) from error
             return [self._held.popleft() for _ in range(min(n, len(self._held)))]
+
+    async def _fill(self, n: int, deadline: float) -> None:
+        while not self._held:
+            if not self._bound:
+                await self._bind(deadline)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            await self._pull(n, left)
 
     def reconnected(self) -> None:
         """The connection was made anew: requests that were open are gone."""
         self._lost = True
         self._bound = False
         self._wake.set()
+        self._anew.set()
 
     async def close(self) -> None:
         """Give back (nak) what was delivered but not fetched."""
@@ -103,9 +115,7 @@ class Puller:
         pause = FIRST_PAUSE
         while True:
             try:
-                manager = self._client().jsm()
-                stream = await manager.stream_info(self.durable.stream)
-                await manager.consumer_info(self.durable.stream, self.durable.name, timeout=5)
+                created = await self._look()
             except (NatsError, TimeoutError) as error:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, PAUSE)
@@ -120,8 +130,29 @@ class Puller:
             else:
                 self._bound = True
                 self._lost = False
-                self.stream_created = _text(stream.created)
+                self.stream_created = created
                 return
+
+    async def _look(self) -> str:
+        """When the stream was created, if the consumer exists. Asks again when the connection was made anew: what
+        was asked over the old one may never be answered."""
+        while True:
+            self._anew.clear()
+            look = asyncio.get_running_loop().create_task(self._ask_info())
+            anew = asyncio.get_running_loop().create_task(self._anew.wait())
+            try:
+                await asyncio.wait({look, anew}, return_when=asyncio.FIRST_COMPLETED)
+                if look.done():
+                    return look.result()
+            finally:
+                for task in (look, anew):
+                    task.cancel()
+
+    async def _ask_info(self) -> str:
+        manager = self._client().jsm()
+        stream = await manager.stream_info(self.durable.stream)
+        await manager.consumer_info(self.durable.stream, self.durable.name, timeout=5)
+        return _text(stream.created)
 
     async def _pull(self, n: int, wait: float) -> None:
         """One request for ``n`` messages within ``wait`` seconds; what comes is in ``_held``."""

@@ -29,7 +29,7 @@ from holdfast_model.errors import HoldfastError, NotFound
 
 from .consuming import Check
 from .foreign import bus_error
-from .logs import set_up_logs
+from .logs import FASTSTREAM, set_up_logs
 from .streams import Durable
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ServiceApp:
             on_startup=[self._before_messages],
             after_startup=[self._after_start],
             on_shutdown=[self._shut_down],
-            logger=logging.getLogger("faststream"),
+            logger=logging.getLogger(FASTSTREAM),
         )
 
     async def problems(self) -> list[str]:
