@@ -95,9 +95,7 @@ class Climber:
             self.counts[node] = self.compiled.count(one, node_type, self.counts.get(node, {}), self.reviews)
             asked = []
             if self.compiled.admission(one, node_type) is Admission.COUNT:
-                asked, self.counts[node] = self.compiled.climb(
-                    one, self.counts[node], self.reviews, self.present
-                )
+                asked, self.counts[node] = self.compiled.climb(one, self.counts[node], self.reviews, self.present)
         return asked
 
     def apply(self, mutations: list[Mutation], episode: str = "e1") -> None:

@@ -186,9 +186,7 @@ def test_nodes_are_counted_apart():
 def test_a_quarantined_validator_goes_to_a_person_at_once():
     climber = Climber(QUARANTINE)
 
-    node, spec = the_node(
-        climber.fail("gate", node_type="validator", type="NODE_DEGRADED", reason="quarantined")
-    )
+    node, spec = the_node(climber.fail("gate", node_type="validator", type="NODE_DEGRADED", reason="quarantined"))
 
     assert (node.id, node.gating, spec["reason"]) == ("human-review-gate", "ALL", "quarantined")
 

@@ -67,9 +67,7 @@ def test_the_vector_holds(case: dict[str, Any]) -> None:
 def policy_case(case: dict[str, Any]) -> dict[str, Any]:
     given, shared = case["given"], FaultCounts()
     graphs = {name: node_types(graph) for name, graph in given["graphs"].items()}
-    stores = {
-        n: shared if c.get("store") == "shared" else FaultCounts() for n, c in given["policies"].items()
-    }
+    stores = {n: shared if c.get("store") == "shared" else FaultCounts() for n, c in given["policies"].items()}
     policies = {name: build(config) for name, config in given["policies"].items()}
     steps = []
     expectations = case["then"].get("steps", [None] * len(case["when"]))
@@ -79,9 +77,7 @@ def policy_case(case: dict[str, Any]) -> dict[str, Any]:
         match op["op"]:
             case "fault":
                 graph = graphs[op["graph"]]
-                mutations = list(
-                    policies[name].on_fault(as_fault(op), graph.get(op["node"]), graph, stores[name])
-                )
+                mutations = list(policies[name].on_fault(as_fault(op), graph.get(op["node"]), graph, stores[name]))
             case "reset_count":
                 stores[name].reset(policies[name].namespace, op["tenant"], op["node"])
             case "build_policy":
@@ -111,9 +107,9 @@ def build(config: dict[str, Any]) -> ThresholdPolicy:
 
 
 def node_types(graph: dict[str, Any]) -> dict[str, str]:
-    return {
-        n: "t" if isinstance(n, str) else n.get("type", "t") for n in graph["nodes"] if isinstance(n, str)
-    } | {n["id"]: n.get("type", "t") for n in graph["nodes"] if isinstance(n, dict)}
+    return {n: "t" if isinstance(n, str) else n.get("type", "t") for n in graph["nodes"] if isinstance(n, str)} | {
+        n["id"]: n.get("type", "t") for n in graph["nodes"] if isinstance(n, dict)
+    }
 
 
 def store_case(case: dict[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,26 @@ class EpisodeEnded:
         )
 
 
+class CountsEvicted:
+    """Drop the counts of nodes that left the graph."""
+
+    def __init__(self, ref: GraphRef, nodes: Sequence[str]) -> None:
+        self._ref = ref
+        self._nodes = nodes
+
+    @property
+    def watch(self) -> Sequence[str]:
+        return [keys.counts(self._ref)]
+
+    @property
+    def reads(self) -> Sequence[Cmd]:
+        return []
+
+    def apply(self, graph: DesiredGraph, reads: list[Any]) -> Extra:
+        gone = [n for n in self._nodes if n not in graph]
+        return Extra(cmds=[("HDEL", keys.counts(self._ref), *gone)] if gone else [], no_version=True)
+
+
 def apply_all(graph: DesiredGraph, wanted: Sequence[Owned]) -> tuple[tuple[Owned, ...], tuple[str, ...]]:
     """Apply what fits the newest graph; returns that, and why the rest was dropped."""
     applied: list[Owned] = []

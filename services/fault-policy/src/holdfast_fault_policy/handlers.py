@@ -19,9 +19,10 @@ from holdfast_model.reconciler.records import Record
 from holdfast_store import keys
 from holdfast_store.commits import Op
 from holdfast_store.graphs import GraphStore
+from holdfast_store.replica import scan
 
 from .catalog import Catalog
-from .changes import META_LADDERS, EpisodeEnded, FaultHandled, Outcome
+from .changes import META_LADDERS, CountsEvicted, EpisodeEnded, FaultHandled, Outcome
 from .policy import Answer, Policies, Verdict, own_namespace, standing
 
 log = logging.getLogger("holdfast.fault_policy")
@@ -130,6 +131,16 @@ class Handlers:
             committed = await self._store.commit(ref, Op(f"recovered:{self._new_id()}", ACTOR, cause), change)
         if isinstance(committed.value, Outcome):
             await self._tell(ref, cause, committed.value)
+
+    async def evict(self, ref: GraphRef) -> None:
+        """Drop the counts of nodes that left the graph without a fault of theirs telling so."""
+        async for page in scan(self._store.kv, keys.counts(ref)):
+            counted = [field.decode() for field in page]
+            (rows,) = await self._store.kv.run(("HMGET", keys.node(ref), *counted))
+            gone = [node for node, row in zip(counted, rows, strict=True) if row is None]
+            if gone:
+                op = Op(f"evict:{self._new_id()}", ACTOR, "these nodes left the graph")
+                await self._store.commit(ref, op, CountsEvicted(ref, gone))
 
     def _turn(self, ref: GraphRef, node: str) -> asyncio.Lock:
         return self._turns.setdefault((ref, node), asyncio.Lock())

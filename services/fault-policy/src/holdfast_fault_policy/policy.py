@@ -18,7 +18,7 @@ from holdfast_model.mutations import Mutation, RemoveNode
 from holdfast_model.names import BUILT_IN_TYPES, HUMAN_REVIEW
 from holdfast_model.reconciler.records import Record
 from holdfast_model.rows import Node
-from holdfast_model.thresholds import Admission, NodeCounts, Tally, decode_counts, without_episode
+from holdfast_model.thresholds import Admission, NodeCounts, Tally, without_episode
 
 
 class Verdict(StrEnum):
@@ -157,13 +157,13 @@ def _said(answer: Answer | None) -> Sequence[Mutation]:
 
 
 def review_of(node: Node | None, record: Record | None) -> Review | None:
-    """A review as ladders see it, from its node and its state; None when neither knows of one.
+    """A review as ladders see it, from its node and its state; None when the graph does not hold it.
 
     Its answer counts only for the form that is declared now. A person's review is resolved once it was
     answered.
     """
     if node is None:
-        return None if record is None else Review(_answer(record.reason))
+        return None
     episode = str(_spec(node).get("episode", "")) if node.type in BUILT_IN_TYPES else ""
     if record is None or record.digest != node.digest:
         return Review(PENDING, episode)
@@ -203,20 +203,3 @@ def _spec(node: Node) -> dict[str, Any]:
 def decode_records(ids: Iterable[str], rows: Sequence[bytes | None]) -> dict[str, Record | None]:
     """State rows by id, in the order in which they were asked for."""
     return {i: msgspec.json.decode(r, type=Record) if r else None for i, r in zip(ids, rows, strict=True)}
-
-
-__all__ = [
-    "Answer",
-    "Case",
-    "Policies",
-    "Ruling",
-    "Verdict",
-    "decode_counts",
-    "decode_records",
-    "own_namespace",
-    "recovered",
-    "review_of",
-    "reviews_in",
-    "rule",
-    "standing",
-]

@@ -1,4 +1,4 @@
-"""The net under lost messages: faults that are kept in the store but that no message delivered."""
+"""The net under lost messages: faults that no message delivered, and counts of nodes that are gone."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class Sweep:
         for partition in range(PARTITIONS):
             for ref in await self._store.graphs(partition):
                 taken += await self._graph(ref)
+                await self._handlers.evict(ref)
         return taken
 
     async def _run(self) -> None:
