@@ -113,20 +113,25 @@ FIELDS = (
 )
 
 
+ORDERS = specs.Source("orders", "orders/*.csv", "csv")
+CHECKS = (
+    specs.Check("order_id", "not_null"),
+    specs.Check("order_id", "unique"),
+    specs.Check("amount", "not_null"),
+    specs.Check("amount", "ge", 0),
+)
+CONTRACT = specs.Contract("orders-schema", fields=FIELDS)
+
+
 @dataclass(frozen=True)
 class Shop:
     """Specs of an order pipeline, all stages by their usual ids."""
 
-    source: specs.Source = specs.Source("orders", "orders/*.csv", "csv")
-    contract: specs.Contract | None = specs.Contract("orders-schema", fields=FIELDS)
+    source: specs.Source = ORDERS
+    contract: specs.Contract | None = CONTRACT
     batch_size: int = 1000
     quality_threshold: float = 0.5
-    checks: tuple[specs.Check, ...] = (
-        specs.Check("order_id", "not_null"),
-        specs.Check("order_id", "unique"),
-        specs.Check("amount", "not_null"),
-        specs.Check("amount", "ge", 0),
-    )
+    checks: tuple[specs.Check, ...] = CHECKS
 
     @property
     def schema(self) -> specs.SchemaSpec:
@@ -149,9 +154,7 @@ class Shop:
 
     @property
     def validator(self) -> specs.ValidatorSpec:
-        return specs.ValidatorSpec(
-            specs.Input("orders-geo", specs.ENRICHER), self.checks, self.quality_threshold
-        )
+        return specs.ValidatorSpec(specs.Input("orders-geo", specs.ENRICHER), self.checks, self.quality_threshold)
 
     @property
     def transformer(self) -> specs.TransformerSpec:

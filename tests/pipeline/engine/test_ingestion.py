@@ -55,7 +55,10 @@ def test_columns_align_by_name_whatever_their_order(world: World, shop: Shop) ->
     world.put("orders/a.csv", _one(1))
     world.put("orders/b.csv", "country,order_id,amount\nFR,2,3.00\n")
     world.provision("orders-raw", shop.ingestion)
-    assert world.rows("bronze", "orders-raw", "order_id", "amount", "country") == [("1", "1.00", "DE"), ("2", "3.00", "FR")]
+    assert world.rows("bronze", "orders-raw", "order_id", "amount", "country") == [
+        ("1", "1.00", "DE"),
+        ("2", "3.00", "FR"),
+    ]
 
 
 def test_a_changed_file_replaces_its_rows(world: World, shop: Shop) -> None:
@@ -226,7 +229,8 @@ def test_a_data_source_is_absent_present_or_unknown(world: World, shop: Shop, mo
 
 def test_json_formats_keep_every_digit_and_keys_that_come_late(world: World) -> None:
     fields = (*Shop().contract.fields, specs.Field("late", optional=True))  # type: ignore[union-attr]
-    lines = '{"order_id":1,"amount":12345678.10,"country":"DE"}\n\n{"country":null,"amount":2,"order_id":"007","late":{"a":[1.50]}}\n'
+    lines = '{"order_id":1,"amount":12345678.10,"country":"DE"}\n\n'
+    lines += '{"country":null,"amount":2,"order_id":"007","late":{"a":[1.50]}}\n'
     rows = [("007", "2", None, '{"a":[1.50]}'), ("1", "12345678.10", "DE", None)]
     world.put("nd/a.ndjson", lines)
     world.put("js/a.json", "[" + ",\n".join(x for x in lines.splitlines() if x) + "]")
@@ -284,7 +288,9 @@ def test_an_unreadable_file_without_a_contract_is_shown_and_the_others_land(worl
     assert world.provision("orders-raw", shop.ingestion).observation.status is Status.PRESENT
 
 
-def test_observing_reads_no_rows_while_nothing_changed(world: World, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observing_reads_no_rows_while_nothing_changed(
+    world: World, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.put("orders/a.csv", GOOD)
     world.provision("orders-raw", shop.ingestion)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from holdfast_model.errors import Permanent
@@ -19,8 +21,12 @@ def _touched(result: StageResult) -> Observation:
     return result.touch[0].observation
 
 
-def _decide(world: World, shop: Shop, outcome: str, key: str = "", **data: object) -> StageResult:
-    return world.provision("orders-schema", shop.schema, Decision(outcome, "ann", data=data or None), key)
+def _decide(world: World, shop: Shop, outcome: str, *, key: str = "", **data: object) -> StageResult:
+    return _decide_with(world, shop, outcome, data or None, key)
+
+
+def _decide_with(world: World, shop: Shop, outcome: str, data: dict[str, object] | None, key: str = "") -> StageResult:
+    return world.provision("orders-schema", shop.schema, Decision(outcome, "ann", data=data), key)
 
 
 def _ids(world: World) -> list[object]:
@@ -44,7 +50,7 @@ def test_a_misfit_is_held_the_good_land_and_the_schema_is_touched(world: World, 
     assert world.observe("orders-schema", shop.schema) == held
     assert world.provision("orders-schema", shop.schema).observation == held
     assert held.info is not None
-    [file] = held.info["files"]  # type: ignore[misc]
+    file = cast("list[dict[str, object]]", held.info["files"])[0]
     assert (file["missing"], file["extra"], file["renames"]) == (["amount"], ["total"], {"total": "amount"})
     assert _ids(world) == ["1", "2", "3"]
     assert world.observe("orders-raw", shop.ingestion).status is Status.PRESENT
@@ -118,7 +124,10 @@ def test_defaults_fill_missing_columns_and_what_does_not_fit_becomes_a_row_error
     world.provision("orders-raw", shop.ingestion)
     _decide(world, shop, "accept", default={"amount": 0.5, "country": "DE"}, ignore=["extra"])
     world.provision("orders-raw", shop.ingestion)
-    assert world.rows("bronze", "orders-raw", "order_id", "amount", "country") == [("5", "0.5", "DE"), ("z", "0.5", "DE")]
+    assert world.rows("bronze", "orders-raw", "order_id", "amount", "country") == [
+        ("5", "0.5", "DE"),
+        ("z", "0.5", "DE"),
+    ]
 
 
 def test_a_rejected_file_stays_out_until_its_content_changes(world: World, shop: Shop) -> None:
@@ -211,7 +220,7 @@ def test_a_decision_that_makes_no_sense_is_refused_and_keeps_nothing(
     world.put("orders/b.csv", RENAMED)
     world.provision("orders-raw", shop.ingestion)
     with pytest.raises(Permanent):
-        _decide(world, shop, outcome, **data)
+        _decide_with(world, shop, outcome, data)
     assert world.observe("orders-schema", shop.schema).reason == "schema_drift"
 
 

@@ -159,7 +159,9 @@ def test_null_handling_drop_drops_rows_with_any_null() -> None:
 
 
 @pytest.mark.parametrize(("keep", "expected"), [("first", [1, 4, 9]), ("last", [3, 4, 9])])
-def test_deduplication_does_not_depend_on_the_order_of_arrival(world: World, shop: Shop, keep: str, expected: list[int]) -> None:
+def test_deduplication_does_not_depend_on_the_order_of_arrival(
+    world: World, shop: Shop, keep: str, expected: list[int]
+) -> None:
     # Given: rows of one key in two files that arrive in either order
     how = specs.Deduplication(("country",), keep, ("order_id",))  # type: ignore[arg-type]
     spec = specs.CleanserSpec(specs.Input("orders-raw", specs.INGESTION), shop.cleanser.fields, deduplication=how)
