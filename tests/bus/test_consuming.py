@@ -172,6 +172,29 @@ async def test_permanent_goes_to_the_dead_letters_with_its_reason_and_is_not_del
     await eventually(lambda: _none(raw))
 
 
+async def test_a_dead_letter_of_the_largest_size_is_cut_and_does_not_cost_the_connection(
+    raw: Client, make_bus: MakeBus
+) -> None:
+    await consumers(raw, READER)
+    dead = await raw.subscribe("dlq.BLUEPRINTS")
+    bus = make_bus("planner")
+
+    @bus.consume(READER)
+    async def handle(message: Inbound) -> None:
+        raise Permanent("no")
+
+    await bus.start()
+    await publish(raw, b"x" * raw.max_payload)
+    letter = await dead.next_msg(timeout=5)
+    assert (letter.headers or {})["Holdfast-Truncated"] == str(raw.max_payload)
+    await eventually(lambda: _none(raw))
+    with pytest.raises(Permanent, match="larger"):
+        await bus.publish("state.a.b", b"x" * raw.max_payload, stream="STATE")
+    with pytest.raises(Permanent, match="more than"):
+        await bus.request("rpc.planner.get", b"x" * raw.max_payload, timeout=1)
+    assert not bus.closed.is_set()
+
+
 async def test_an_outage_stops_fetching_until_the_probe_succeeds(raw: Client, make_bus: MakeBus) -> None:
     await consumers(raw, READER)
     bus = make_bus()

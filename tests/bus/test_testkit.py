@@ -8,6 +8,7 @@ import nats
 import pytest
 
 from holdfast_bus import Bus
+from holdfast_bus.connecting import settle
 from holdfast_model.events import Event, Family
 from holdfast_testkit.proxy import TcpProxy
 from holdfast_testkit.waiting import eventually
@@ -66,7 +67,7 @@ async def test_a_proxy_cuts_swallows_and_restores(nats_url: str) -> None:
         client = await nats.connect(proxy.url, reconnect_time_wait=0.05, max_reconnect_attempts=-1)
         direct = await nats.connect(nats_url)
         heard = await direct.subscribe("hello")
-        await direct.flush()
+        await settle(direct)
 
         proxy.swallow_replies()
         await client.publish("hello", b"1")

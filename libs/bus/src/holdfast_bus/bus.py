@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from holdfast_model.errors import Unavailable
+from holdfast_model.errors import Permanent, Unavailable
 from holdfast_model.events import Event
 
 from . import connecting, subjects, tracing
@@ -31,10 +31,10 @@ from .envelope import encode_event, event_headers, open_message
 from .foreign import bus_error
 from .logs import FASTSTREAM
 from .messages import Inbound, PubAck
-from .publishing import Outgoing, Publisher
+from .publishing import HEADER_ROOM, Outgoing, Publisher
 from .pulling import Puller
 from .settings import BusSettings
-from .streams import DLQ, STREAM_OF_FAMILY, STREAMS, Durable
+from .streams import STREAM_OF_FAMILY, STREAMS, Durable
 from .work import WorkQueue
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ log = logging.getLogger("holdfast.bus")
 
 Handler = Callable[[Inbound], Awaitable[None]]
 
-FLUSH_LIMIT = 5
 QUIET_PERIOD = 30.0
 """The same complaint about the connection is logged once in so many seconds."""
 
@@ -159,7 +158,7 @@ class Bus:
         def register(handler: RpcHandler) -> RpcHandler:
             async def reply(request: Inbound) -> bytes:
                 with tracing.within(request.traceparent):
-                    return await answer(handler, request.data, request.subject, self.client.max_payload)
+                    return await answer(handler, request.data, request.subject, self.client.max_payload - HEADER_ROOM)
 
             _named_after(handler, reply)
             subscriber(reply)
@@ -172,10 +171,11 @@ class Bus:
 
         Raises the error in the reply, or Unavailable if nobody is there or answers in time.
         """
+        payload = encode(body)
+        if len(payload) > self.client.max_payload - HEADER_ROOM:
+            raise Permanent(f"asking {subject}: the request has {len(payload)} bytes, more than the server takes")
         try:
-            reply = await self.client.request(
-                subject, encode(body), timeout=timeout, headers=tracing.stamp(None) or None
-            )
+            reply = await self.client.request(subject, payload, timeout=timeout, headers=tracing.stamp(None) or None)
         except (NatsError, TimeoutError) as error:
             raise bus_error(error, f"asking {subject}") from error
         return check_reply(reply.data)
@@ -258,7 +258,7 @@ class Bus:
     async def settle(self) -> None:
         """Wait until the server has heard everything said so far (it will anyway, if the link is down now)."""
         try:
-            await self.client.flush(FLUSH_LIMIT)
+            await connecting.settle(self.client)
         except (NatsError, TimeoutError) as error:
             log.debug("not flushed: %s", error)
 
@@ -321,7 +321,7 @@ class Bus:
 
     async def _bury(self, letter: DeadLetter) -> None:
         """Store a dead letter. Raises Unavailable if that cannot be done now."""
-        await self._publisher.publish(Outgoing(letter.target, letter.payload, DLQ.name, letter.id, letter.to_headers()))
+        await self._publisher.publish(letter.outgoing(self.client.max_payload))
 
     async def _on_error(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"

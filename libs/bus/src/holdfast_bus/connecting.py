@@ -59,6 +59,16 @@ async def connect_once(settings: BusSettings, name: str) -> Client:
         raise bus_error(error, f"connecting to {settings.nats_url}") from error
 
 
+async def settle(client: Client, timeout: int = CONNECT_TIMEOUT) -> None:
+    """Wait until the server has heard everything said so far; subscriptions count from then on.
+
+    Twice, because the client writes a flush's ping ahead of the commands that wait in its buffer: the answer to the
+    first tells that they were written, the answer to the second that they were read.
+    """
+    await client.flush(timeout)
+    await client.flush(timeout)
+
+
 async def _silence(error: Exception) -> None:
     log.debug("connecting: %s", error)
 

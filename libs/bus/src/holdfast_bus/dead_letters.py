@@ -16,6 +16,8 @@ from holdfast_model.errors import Invalid, Problem
 
 from . import subjects
 from .envelope import MSG_ID, delivered_by, timestamp
+from .publishing import HEADER_ROOM, Outgoing
+from .streams import DLQ
 
 PREFIX = "Holdfast-"
 _KEPT = ("Content-Type", "traceparent")
@@ -101,3 +103,11 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     def target(self) -> str:
         """The subject it belongs on."""
         return subjects.dlq(self.stream)
+
+    def outgoing(self, max_payload: int) -> Outgoing:
+        """The copy for the DLQ. A payload that leaves no room for the headers is cut, and a header says so."""
+        headers = self.to_headers()
+        room = max_payload - HEADER_ROOM
+        if len(self.payload) > room:
+            headers[PREFIX + "Truncated"] = str(len(self.payload))
+        return Outgoing(self.target, self.payload[:room], DLQ.name, self.id, headers)

@@ -23,7 +23,6 @@ from .dead_letters import DeadLetter
 from .envelope import MSG_ID
 from .foreign import bus_error
 from .messages import Inbound
-from .publishing import Outgoing
 from .streams import DLQ, DLQ_MOVER, RESULTS, STEPS, STREAMS
 from .work import BURIED
 
@@ -68,7 +67,7 @@ async def move(bus: Bus, advisory: Advisory) -> None:
         log.info("message %d of %s is gone already", advisory.stream_seq, advisory.stream)
         return
     letter = _letter(raw, advisory)
-    await bus.publish_many([Outgoing(letter.target, letter.payload, DLQ.name, letter.id, letter.to_headers())])
+    await bus.publish_many([letter.outgoing(bus.client.max_payload)])
     if advisory.stream == STEPS.name:
         await _answer(bus, letter)
     if advisory.stream in WORK_QUEUES:

@@ -14,7 +14,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError, NoStreamResponseError
 
-from holdfast_model.errors import HoldfastError, Unavailable
+from holdfast_model.errors import HoldfastError, Permanent, Unavailable
 
 from . import tracing
 from .envelope import MSG_ID
@@ -25,6 +25,8 @@ WINDOW = 512
 """Messages that may be under way without an answer."""
 RETRIES = (0.1, 0.25, 0.5, 1.0)
 """Pauses between tries while no stream answers, as during an election. The message id makes a retry harmless."""
+HEADER_ROOM = 8192
+"""Bytes of a message to keep free for headers: the server counts them, and hangs up on what is too large."""
 _EXPECTED = "Nats-Expected-Stream"
 
 
@@ -98,6 +100,8 @@ class Publisher:
 
     async def _start(self, message: Outgoing, headers: dict[str, str]) -> asyncio.Future[PubAck]:
         client = self._client()
+        if len(message.body) + header_size(headers) > client.max_payload:
+            raise Permanent(f"publishing on {message.subject}: the message is larger than the server takes")
         if self._subscription is None:
             await self._open(client)
         self._count += 1
@@ -137,3 +141,8 @@ class Publisher:
 
     def _failed(self, message: Outgoing, error: BaseException) -> HoldfastError:
         return bus_error(error, f"publishing on {message.subject}")
+
+
+def header_size(headers: Mapping[str, str]) -> int:
+    """Bytes the headers take in a message."""
+    return 16 + sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())

@@ -11,6 +11,8 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from holdfast_bus.connecting import settle
+
 from .waiting import eventually
 
 
@@ -45,7 +47,7 @@ class Watcher:
         self._client = await nats.connect(self._url, max_reconnect_attempts=-1, reconnect_time_wait=1)
         for subject in self._subjects:
             await self._client.subscribe(subject, cb=self._collect)
-        await self._client.flush()
+        await settle(self._client)
 
     async def stop(self) -> None:
         if self._client is not None:
