@@ -77,9 +77,10 @@ async def _checked(check: Callable[[Session], Awaitable[Finding]], session: Sess
 
 
 async def _server(session: Session) -> Finding:
-    version = session.bus.client.connected_server_version
-    found = session.found
-    return Finding("server", True, f"NATS {version} at {found.url} (from {found.source})")
+    found = session.bus.client.connected_server_version
+    version = f"{found.major}.{found.minor}.{found.patch}"
+    place = session.found
+    return Finding("server", True, f"NATS {version} at {place.url} (from {place.source})")
 
 
 async def _streams(session: Session) -> Finding:

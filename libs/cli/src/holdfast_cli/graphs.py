@@ -78,7 +78,7 @@ def refuse_unless_taken(reply: Reply, graph: str) -> None:
     if reply.get("status") != "rejected":
         return
     problems = [Problem(str(p.get("path", "")), str(p.get("message", ""))) for p in reply.get("problems", [])]
-    message = reply.get("message") or "the blueprint is not valid"
+    message = reply.get("reason") or reply.get("message") or "the blueprint is not valid"
     raise CommandError(
         f"rejected: {message}",
         problems=problems,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.text import Text
 
 from .documents import read_data
 from .exits import Exit
-from .options import AnyGraphOption, OutputOption, TenantOption
+from .options import AnyGraphArgument, OneGraphOption, OutputOption, TenantOption, graph_of
 from .screen import Format, Row, Screen, cell, status
 from .session import Reply, Session, run
 
@@ -26,7 +27,8 @@ ACTIVE = ("PENDING", "ASSIGNED", "IN_PROGRESS", "SUSPENDED", "DELEGATED")
 
 @workitem.command("list")
 def workitem_list(
-    graph: AnyGraphOption = "",
+    graph: AnyGraphArgument = "",
+    graph_option: OneGraphOption = "",
     everything: AllOption = False,
     mine: MineOption = False,
     tenant: TenantOption = "default",
@@ -34,6 +36,7 @@ def workitem_list(
 ) -> None:
     """WorkItems, the most urgent first."""
     screen = Screen(output)
+    graph = graph_of(graph, graph_option)
 
     async def work(session: Session) -> None:
         body: dict[str, object] = {"graph": graph} if graph else {}
@@ -75,6 +78,18 @@ def outcomes(item: Reply) -> list[str]:
     return [str(o.get("name")) if isinstance(o, dict) else str(o) for o in item.get("permittedOutcomes") or []]
 
 
+def _readable(value: object) -> str:
+    """JSON text (a payload) in lines; anything else as a cell."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            decoded = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return value
+        if isinstance(decoded, dict):
+            return "".join(f"\n    {key}: {cell(part)}" for key, part in decoded.items())
+    return cell(value)
+
+
 def _tell(screen: Screen, item: Reply, audit: Reply) -> None:
     screen.say(Text.assemble((str(item.get("title")), "bold"), "  ", status(str(item.get("status")))))
     for key in (
@@ -90,7 +105,7 @@ def _tell(screen: Screen, item: Reply, audit: Reply) -> None:
         "data",
     ):
         if item.get(key) not in (None, "", [], {}):
-            screen.say(Text.assemble((f"  {key}: ", "cyan"), cell(item[key])))
+            screen.say(Text.assemble((f"  {key}: ", "cyan"), _readable(item[key])))
     if outcomes(item) and str(item.get("status")) in ACTIVE:
         screen.say(
             Text.assemble(("  decide: ", "bold"), f"holdfast decide {item.get('id')} {'|'.join(outcomes(item))}")

@@ -17,13 +17,16 @@ from .explaining import tell_node
 from .items import workitem_list
 from .narrate import narrate
 from .options import (
-    AnyGraphOption,
+    AnyGraphArgument,
     FileOption,
     GraphArgument,
     GraphOption,
     NodeArgument,
+    OneGraphArgument,
+    OneGraphOption,
     OutputOption,
     TenantOption,
+    graph_of,
 )
 from .screen import Format, Row, Screen, cell, status
 from .session import Reply, Session, run
@@ -51,13 +54,15 @@ def get_graphs(tenant: TenantOption = "default", output: OutputOption = Format.T
 
 @get.command("nodes")
 def get_nodes(
-    graph: GraphOption = "main",
+    graph: OneGraphArgument = "",
+    graph_option: OneGraphOption = "",
     not_ready: Annotated[bool, typer.Option("--not-ready", help="Only what is not as declared.")] = False,
     tenant: TenantOption = "default",
     output: OutputOption = Format.TEXT,
 ) -> None:
     """The nodes of a graph and how they are."""
     screen = Screen(output)
+    graph = graph_of(graph, graph_option, "main")
 
     async def work(session: Session) -> None:
         reply = await _all_nodes(session, graph, not_ready)
@@ -89,10 +94,14 @@ async def _all_nodes(session: Session, graph: str, not_ready: bool) -> Reply:
 
 @get.command("faults")
 def get_faults(
-    graph: GraphOption = "main", tenant: TenantOption = "default", output: OutputOption = Format.TEXT
+    graph: OneGraphArgument = "",
+    graph_option: OneGraphOption = "",
+    tenant: TenantOption = "default",
+    output: OutputOption = Format.TEXT,
 ) -> None:
-    """Recent faults of a graph."""
+    """Faults of a graph that are not over yet."""
     screen = Screen(output)
+    graph = graph_of(graph, graph_option, "main")
 
     async def work(session: Session) -> None:
         reply = await session.planner("faults", {"graph": graph})
@@ -128,14 +137,15 @@ def get_domains(tenant: TenantOption = "default", output: OutputOption = Format.
 
 @get.command("workitems")
 def get_workitems(
-    graph: AnyGraphOption = "",
+    graph: AnyGraphArgument = "",
+    graph_option: OneGraphOption = "",
     everything: Annotated[bool, typer.Option("--all", help="Also the ones that have ended.")] = False,
     mine: Annotated[bool, typer.Option("--mine", help="Only what I may work on.")] = False,
     tenant: TenantOption = "default",
     output: OutputOption = Format.TEXT,
 ) -> None:
     """What waits for a person (the same as `holdfast workitem list`)."""
-    workitem_list(graph, everything, mine, tenant, output)
+    workitem_list(graph, graph_option, everything, mine, tenant, output)
 
 
 def explain(
@@ -198,7 +208,8 @@ def _tell_plan(screen: Screen, reply: Reply, changes: int) -> None:
 
 
 def watch(
-    graph: AnyGraphOption = "",
+    graph: AnyGraphArgument = "",
+    graph_option: OneGraphOption = "",
     everything: Annotated[bool, typer.Option("--all", help="Progress of single steps too.")] = False,
     duration: Annotated[str, typer.Option("--for", help="Stop after this long, like 30s.")] = "",
     tenant: TenantOption = "default",
@@ -206,6 +217,7 @@ def watch(
 ) -> None:
     """Show events as they happen, until Ctrl-C."""
     screen = Screen(output)
+    graph = graph_of(graph, graph_option)
     limit = parse_duration(duration, "--for") if duration else float("inf")
 
     async def work(session: Session) -> None:

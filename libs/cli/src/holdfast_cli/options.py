@@ -13,7 +13,11 @@ TenantOption = Annotated[
 ]
 OutputOption = Annotated[Format, typer.Option("-o", "--output", help="Text for people or JSON for scripts.")]
 GraphOption = Annotated[str, typer.Option("-g", "--graph", help="Which graph.")]
-AnyGraphOption = Annotated[str, typer.Option("-g", "--graph", help="Which graph (all if not given).")]
+OneGraphArgument = Annotated[str, typer.Argument(metavar="[GRAPH]", help="Which graph.", show_default=False)]
+OneGraphOption = Annotated[str, typer.Option("-g", "--graph", help="The same as the argument.", show_default=False)]
+AnyGraphArgument = Annotated[
+    str, typer.Argument(metavar="[GRAPH]", help="Which graph (all if not given).", show_default=False)
+]
 GraphArgument = Annotated[str, typer.Argument(help="Name of the graph.", show_default=False)]
 NodeArgument = Annotated[str, typer.Argument(help="Id of the node.", show_default=False)]
 MaybeNodeArgument = Annotated[str, typer.Argument(help="Id of a node (the whole graph if not given).")]
@@ -21,3 +25,10 @@ FileOption = Annotated[
     str, typer.Option("-f", "--file", help="Blueprint, YAML or JSON; - reads standard input.", show_default=False)
 ]
 TimeoutOption = Annotated[str, typer.Option("--timeout", help="How long to wait, like 90s or 5m.")]
+
+
+def graph_of(argument: str, option: str, default: str = "") -> str:
+    """The graph a command names, as its argument or as its option."""
+    if argument and option and argument != option:
+        raise typer.BadParameter(f"the graph is named twice: {argument!r} and {option!r}")
+    return argument or option or default

@@ -92,7 +92,7 @@ async def until_converged(
 async def _counts(session: Session, graph: str) -> Reply | None:
     """The planner's counts of one graph; None while it does not answer or knows none yet."""
     try:
-        reply = await session.planner("list", {"graph": graph})
+        reply = await session.planner("list")
     except Unavailable:
         return None
     return next((g for g in reply.get("graphs", []) if g.get("graph") == graph), None)
