@@ -15,8 +15,6 @@ from pathlib import Path
 import deltalake
 import polars as pl
 
-MODULES = (deltalake.__name__, pl.__name__)
-
 
 def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
     task = json.loads(request)
@@ -46,7 +44,7 @@ def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
         case "polars":
             frame = pl.LazyFrame({"a": range(200_000)}).with_columns(b=pl.col("a") % 7)
             done = frame.group_by("b").agg(pl.col("a").sum()).sort("b").collect(engine="streaming")
-            deltalake.write_deltalake(task["table"], done.to_arrow(), mode="append")
+            deltalake.write_deltalake(task["table"], done, mode="append")
             return str(done.height).encode()
         case "threads":
             return json.dumps([p.read_text().strip() for p in Path("/proc/self/task").glob("*/comm")]).encode()

@@ -149,9 +149,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("place", "value", "expected", "word"), WRONG)
-def test_a_wrong_blueprint_is_refused_at_its_place(
-    place: str, value: object, expected: str | None, word: str
-) -> None:
+def test_a_wrong_blueprint_is_refused_at_its_place(place: str, value: object, expected: str | None, word: str) -> None:
     blueprint = changed(place, value)
     if expected is None:
         check(parse(blueprint))

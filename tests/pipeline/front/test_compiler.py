@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from holdfast_pipeline import specs
 from holdfast_pipeline.blueprint import parse
@@ -130,3 +134,9 @@ def test_large_blueprints_compile_quickly_enough_to_be_typed_against() -> None:
         for t in [f"t{i - 1}" if i else "by_region"]
     ]
     assert len(compile_blueprint(parse(blueprint))) == 11 + 150
+
+
+def test_the_blueprint_of_the_readme_compiles() -> None:
+    readme = (Path(__file__).parents[3] / "services" / "provisioner-pipeline" / "README.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    assert len(compiled(yaml.safe_load(example)["spec"])) == 9

@@ -15,7 +15,9 @@ def failure(**changes: object) -> Fault:
     return Fault("f", "i", "t", "g", "ingest", FaultType.PROVISION_FAILED, specs.INGESTION, 0.0, **fields)  # type: ignore[arg-type]
 
 
-def climb(ladder: CompiledLadder, fault: Fault, counts: NodeCounts, reviews: dict[str, Review]) -> tuple[list[str], NodeCounts]:
+def climb(
+    ladder: CompiledLadder, fault: Fault, counts: NodeCounts, reviews: dict[str, Review]
+) -> tuple[list[str], NodeCounts]:
     counted = ladder.count(fault, fault.node_type, counts, reviews)
     mutations, counts = ladder.climb(fault, counted, reviews, {"ingest"} | set(reviews))
     return [m.node.id for m in mutations if isinstance(m, AddNode)], counts
@@ -26,7 +28,8 @@ def test_the_ladders_are_valid() -> None:
 
 
 def test_three_failures_are_retried_and_the_fourth_asks_the_reviewer() -> None:
-    ladder, counts = CompiledLadder(ESCALATION), {}
+    ladder = CompiledLadder(ESCALATION)
+    counts: NodeCounts = {}
     asked = []
     for _ in range(4):
         added, counts = climb(ladder, failure(), counts, {})
@@ -39,9 +42,12 @@ def test_a_permanent_failure_asks_the_reviewer_at_once() -> None:
     assert added == ["ai-review-ingest"]
 
 
-@pytest.mark.parametrize(("state", "added"), [("PENDING", []), ("RESOLVED", []), ("UNRESOLVED", ["human-review-ingest"])])
+@pytest.mark.parametrize(
+    ("state", "added"), [("PENDING", []), ("RESOLVED", []), ("UNRESOLVED", ["human-review-ingest"])]
+)
 def test_what_the_reviewer_said_decides_about_a_person(state: str, added: list[str]) -> None:
-    ladder, counts = CompiledLadder(ESCALATION), {}
+    ladder = CompiledLadder(ESCALATION)
+    counts: NodeCounts = {}
     for _ in range(4):
         _, counts = climb(ladder, failure(), counts, {})
     asked, _ = climb(ladder, failure(), counts, {"ai-review-ingest": Review(state, "e1")})
@@ -49,7 +55,8 @@ def test_what_the_reviewer_said_decides_about_a_person(state: str, added: list[s
 
 
 def test_a_resolution_that_did_not_help_asks_a_person_in_the_end() -> None:
-    ladder, counts = CompiledLadder(ESCALATION), {}
+    ladder = CompiledLadder(ESCALATION)
+    counts: NodeCounts = {}
     for _ in range(4):
         _, counts = climb(ladder, failure(), counts, {})
     resolved = {"ai-review-ingest": Review("RESOLVED", "e1")}

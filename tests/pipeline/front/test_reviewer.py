@@ -40,7 +40,9 @@ async def test_causes_that_need_a_person_are_named(error: str, word: str) -> Non
     assert word in reply.text
 
 
-@pytest.mark.parametrize("error", ["another writer was faster; try again", "input 'orders-raw' was made anew; plan again"])
+@pytest.mark.parametrize(
+    "error", ["another writer was faster; try again", "input 'orders-raw' was made anew; plan again"]
+)
 async def test_passing_conditions_are_resolved_by_trying_again(error: str) -> None:
     assert verdict((await RuleReviewer().review(Case("x", "conflict", error))).text) is RESOLVED
 

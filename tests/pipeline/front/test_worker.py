@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 from holdfast_model.errors import Temporary
 from holdfast_pipeline.worker import Workers
+from holdfast_testkit.waiting import eventually
 
 HERE = str(Path(__file__).parent)
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
@@ -28,12 +31,6 @@ async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
 
 async def do(workers: Workers, seconds: float = 20.0, **task: Any) -> Any:
     return json.loads(await workers.run(json.dumps(task).encode(), seconds))
-
-
-async def until(condition: Any, limit: float = 5.0) -> None:
-    async with asyncio.timeout(limit):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def processes() -> dict[int, tuple[int, str]]:
@@ -118,7 +115,7 @@ async def test_a_child_is_ended_at_its_deadline(workers: Workers, what: str) -> 
 async def test_cancelling_ends_the_child_before_it_returns(workers: Workers) -> None:
     pids: list[bytes] = []
     job = asyncio.create_task(workers.run(b'{"do": "hang"}', 60, pids.append))
-    await until(lambda: pids)
+    await eventually(lambda: pids)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
@@ -127,7 +124,7 @@ async def test_cancelling_ends_the_child_before_it_returns(workers: Workers) -> 
 
 async def test_no_child_is_left_as_a_zombie(workers: Workers) -> None:
     await asyncio.gather(*(do(workers, do="echo") for _ in range(30)))
-    await until(lambda: len(mine()) == 1)
+    await eventually(lambda: len(mine()) == 1)
     assert "Z" not in mine().values()
 
 
@@ -135,13 +132,13 @@ async def test_a_scratch_folder_is_removed_with_its_child(workers: Workers) -> N
     sent: list[bytes] = []
     spills = await workers.run(b'{"do": "scratch"}', 20, sent.append)
     assert Path(sent[0].decode()).is_relative_to(Path(spills.decode()))
-    await until(lambda: not Path(spills.decode()).exists())
+    await eventually(lambda: not Path(spills.decode()).exists())
 
 
 async def test_a_forkserver_that_died_is_replaced(workers: Workers) -> None:
     parent = (await do(workers, do="echo"))["parent"]
     running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
-    await until(lambda: len(mine()) == 2)
+    await eventually(lambda: len(mine()) == 2)
     os.kill(parent, signal.SIGKILL)
     with pytest.raises(Temporary):
         await running
@@ -151,7 +148,7 @@ async def test_a_forkserver_that_died_is_replaced(workers: Workers) -> None:
 async def test_waiting_for_a_free_process_is_part_of_the_time(tmp_path: Path) -> None:
     async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env={"PYTHONPATH": HERE}) as workers:
         busy = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
-        await until(lambda: len(mine()) == 2, limit=15)
+        await eventually(lambda: len(mine()) == 2, within=15)
         with pytest.raises(Temporary, match="no process became free"):
             await workers.run(b'{"do": "echo"}', 0.1)
         busy.cancel()
@@ -162,11 +159,33 @@ async def test_closing_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     workers = Workers("child_jobs:run", limit=2, scratch=tmp_path, env={"PYTHONPATH": HERE})
     await workers.start()
     running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
-    await until(lambda: len(mine()) == 2, limit=15)
+    await eventually(lambda: len(mine()) == 2, within=15)
     await workers.close()
     with pytest.raises(Temporary):
         await running
     assert mine() == {}
-    assert list(tmp_path.iterdir()) == []
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []
     with pytest.raises(Temporary, match="stopping"):
         await workers.run(b'{"do": "echo"}', 1)
+
+
+def test_children_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
+    # Given a service that is killed while a step runs
+    code = (
+        "import asyncio\n"
+        "from holdfast_pipeline.worker import Workers\n"
+        "async def main():\n"
+        "    async with Workers('child_jobs:run', limit=1) as workers:\n"
+        '        await workers.run(b\'{"do": "hang"}\', 600, lambda pid: print(pid.decode(), flush=True))\n'
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": HERE, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as service:
+        assert service.stdout is not None
+        child = int(service.stdout.readline())
+        service.kill()
+    # Then the child is gone, and so is what it left on disk
+    limit = time.monotonic() + 10
+    while is_there(child) or list(tmp_path.iterdir()):
+        assert time.monotonic() < limit
+        time.sleep(0.02)

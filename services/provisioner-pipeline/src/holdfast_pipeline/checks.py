@@ -54,6 +54,7 @@ _CSV_OPTIONS: Mapping[str, type | tuple[type, ...]] = {
     "skip_rows": int,
     "comment_prefix": str,
 }
+_CSV_SINK_OPTIONS: Mapping[str, type] = {"separator": str, "include_header": bool, "null_value": str}
 
 
 def check(blueprint: Blueprint, wiring: Wiring | None = None, refuse: Refusal | None = None) -> None:
@@ -132,8 +133,10 @@ def _source_problems(stage: Source, wiring: Wiring, at: str) -> Iterator[Problem
             yield Problem(where, f"{stage.format} files have no option {name!r}{known}")
         elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             yield Problem(where, f"option {name!r} cannot be {value!r}")
-        elif name in ("separator", "quote_char") and len(str(value).encode()) != 1:
-            yield Problem(where, f"{name} is a single character")
+        elif name == "separator" and len(str(value).encode()) != 1:
+            yield Problem(where, "separator is a single character")
+        elif name == "quote_char" and len(str(value).encode()) > 1:
+            yield Problem(where, "quote_char is a single character, or empty where nothing is quoted")
         elif name == "has_header" and value is False:
             yield Problem(where, f"csv without a header {NOT_YET}: columns are found by their names")
         elif name == "encoding" and value not in ("utf8", "utf8-lossy"):
@@ -237,9 +240,13 @@ def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
         yield Problem(f"{at}/partition_keys", f"partition_keys {NOT_YET}")
     for name, value in stage.options.items():
         where = f"{at}/options{pointer(name)}"
-        if stage.format != "csv" or name != "separator":
-            yield Problem(where, f"a {stage.format} sink has no option {name!r}")
-        elif not isinstance(value, str) or len(value.encode()) != 1:
+        kind = _CSV_SINK_OPTIONS.get(name) if stage.format == "csv" else None
+        if kind is None:
+            known = f"; csv has {', '.join(_CSV_SINK_OPTIONS)}" if stage.format == "csv" else ""
+            yield Problem(where, f"a {stage.format} sink has no option {name!r}{known}")
+        elif not isinstance(value, kind):
+            yield Problem(where, f"option {name!r} cannot be {value!r}")
+        elif name == "separator" and len(str(value).encode()) != 1:
             yield Problem(where, "separator is a single character")
     yield from _approval_problems(stage.approval_required, at)
 
