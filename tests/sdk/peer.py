@@ -10,13 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+
 from holdfast_bus import subjects
 from holdfast_bus.bus import Bus
 from holdfast_bus.settings import BusSettings
 from holdfast_bus.setup import ensure, ensure_durable
 from holdfast_bus.streams import DLQ, RESULTS, STATE, STEPS, result_durable, step_durable
 from holdfast_model.errors import HoldfastError
-from holdfast_model.manifest import AnnounceReply, Announcement
+from holdfast_model.manifest import Announcement, AnnounceReply
 from holdfast_model.messages import Action, ResultBatch, Step, StepBatch, StepOutcome
 from holdfast_sdk import Domain
 from holdfast_sdk.runtime import DomainService, RuntimeSettings
@@ -112,6 +113,7 @@ async def running(url: str, domain: Domain, *handlers: object) -> AsyncIterator[
     await bus.connect()
     await service.start()
     await bus.start()
+    await bus.client.flush()
     try:
         yield service
     finally:

@@ -132,11 +132,10 @@ def test_a_domain_without_compiler_says_so() -> None:
 def test_types_of_other_domains_must_be_announced() -> None:
     def compile(bp: Any, graph: GraphBuilder) -> None:
         graph.add("x", "dns-record", {"name": "x"})
-        graph.add("ask", "human-review", {"target": "x"})
 
     used = Domain("web", uses=["dns-record"])
     used.compiler(compile)
-    assert [n.type for n in used.compile({}).nodes] == ["dns-record", "human-review"]
+    assert [n.type for n in used.compile({}).nodes] == ["dns-record"]
     assert problems_of(domain_with(compile), {})[0][1].startswith("node 'x' has the type")
 
 

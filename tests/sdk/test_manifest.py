@@ -118,7 +118,7 @@ def test_handlers_must_be_async() -> None:
     class Sync:
         def provision(self, node: Node[Spec], ctx: Context) -> None: ...
 
-    with pytest.raises(Invalid, match="Sync.provision must be async"):
+    with pytest.raises(Invalid, match=r"Sync\.provision must be async"):
         type_of(Sync)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import msgspec
 import pytest
+
 from holdfast_bus.setup import ensure
 from holdfast_bus.streams import DLQ, RESULTS, result_durable
 from holdfast_model.messages import Action, Approval, Outcome, Progress, Status, Step
@@ -50,9 +52,8 @@ async def test_results_are_stored_before_the_steps_are_acknowledged(nats_url: st
 
 async def test_an_exception_fails_its_step_and_the_others_go_on(nats_url: str) -> None:
     async with planner_peer(nats_url) as peer, running(nats_url, scripted(), Script()):
-        await peer.send(
-            step("t", do="temporary"), step("p", do="permanent"), step("b", do="break"), step("c", do="cancel"), step("ok")
-        )  # fmt: skip
+        broken = [step("t", do="temporary"), step("p", do="permanent"), step("b", do="break"), step("c", do="cancel")]
+        await peer.send(*broken, step("ok"))
         t, p, b, c = [await peer.outcome(n) for n in "tpbc"]
         ok = await peer.outcome("ok")
     assert (t.outcome, t.reason, t.detail, t.retry_after, t.permanent) == (Outcome.FAILED, "busy", "later", 7, False)
@@ -118,9 +119,9 @@ async def test_older_attempts_are_dropped_without_an_answer(nats_url: str) -> No
 async def test_attempts_of_one_operation_share_their_idempotency_key(nats_url: str) -> None:
     script = Script()
     async with planner_peer(nats_url) as peer, running(nats_url, scripted(), script):
-        for operation, attempt in ((1, 1), (1, 2), (2, 1)):
+        for sent, (operation, attempt) in enumerate(((1, 1), (1, 2), (2, 1)), 1):
             await peer.send(step("a", operation, attempt))
-            await eventually(lambda o=operation, a=attempt: (peer.outcomes.get("a") or step("a", 0)).operation == o and script.started[-1] == ("a", o, a))  # noqa: E501
+            await eventually(partial(lambda sent: len(peer.parts) == sent, sent))
     first, again, other = script.keys
     assert first == again != other
 

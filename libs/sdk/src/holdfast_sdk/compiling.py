@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from holdfast_model.errors import HoldfastError, Invalid, Problem
 from holdfast_model.messages import CompileReply, NodeDeclaration
-from holdfast_model.names import BUILT_IN_TYPES, check_node_id
+from holdfast_model.names import check_node_id
 from holdfast_model.rows import Gating
 
 from .refs import Ref, refs_in
@@ -48,7 +48,7 @@ class GraphBuilder:
         self.tenant = tenant
         self.graph = graph
         self._types = types
-        self._foreign = BUILT_IN_TYPES.union(foreign)
+        self._foreign = frozenset(foreign)
         self._nodes: dict[str, NodeDeclaration] = {}
         self._problems: list[Problem] = []
         self._warnings: list[str] = []

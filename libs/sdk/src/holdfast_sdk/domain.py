@@ -13,12 +13,12 @@ from holdfast_model.errors import Invalid, Problem
 from holdfast_model.ladders import compile_ladders
 from holdfast_model.manifest import Backoff, Ladder, Manifest, NodeType, OnDrift, OnUnknown, check_manifest
 from holdfast_model.messages import CompileReply
-from holdfast_model.names import check_label
+from holdfast_model.names import AI_REVIEW, check_label
 
 from .compiling import Compiler, compile_blueprint
 from .handlers import Bound, bind, codec_for, has_role
 from .policies import Policy
-from .reviews import Reviewer
+from .reviews import Reviewer, bind_reviewer
 from .specs import SpecCodec, invalid
 
 Duration = str | float
@@ -194,6 +194,19 @@ class Domain:
     def bind(self, handlers: Sequence[object] = ()) -> dict[str, Bound]:
         """Every type with its handler; Invalid names the ones that have none."""
         return bind(self._types, [*self.instances, *handlers] if not handlers else list(handlers))
+
+    @property
+    def compiles(self) -> bool:
+        """Whether it has a compiler; without one, users apply raw graphs."""
+        return self._compiler is not None
+
+    def served(self, handlers: Sequence[object] = ()) -> dict[str, Bound]:
+        """:meth:`bind`, and the built-in ``ai-review`` where the domain has a reviewer."""
+        served = self.bind(handlers)
+        if self.reviews is not None:
+            options = self.review_options
+            served[AI_REVIEW] = bind_reviewer(self.reviews, options.timeout, options.concurrency)
+        return served
 
     def compile(self, spec: object, tenant: str = "", graph: str = "") -> CompileReply:
         """The nodes of a blueprint's ``spec`` (JSON text or plain data). Raises Invalid with JSON

@@ -14,6 +14,7 @@ from holdfast_model.messages import Outcome, Step, StepBatch, StepOutcome
 
 from .attempts import Now, attempt
 from .context import Report
+from .ending import cancel_all
 from .flights import Flights
 from .handlers import Bound
 from .history import History
@@ -109,10 +110,7 @@ class Runner:
 
     async def abandon(self) -> None:
         """Cancel what still runs; its batches stay unanswered."""
-        lanes = list(self._lanes)
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+        await cancel_all(self._lanes)
 
     def _open_lane(self) -> None:
         """One lane more, if there is work for it. Lanes open each other, so that steps that never wait need one."""

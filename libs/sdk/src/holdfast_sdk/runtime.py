@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import msgspec
+from nats.errors import Error as NatsError
 
 from holdfast_bus import subjects
 from holdfast_bus.bus import Bus
@@ -22,15 +23,14 @@ from holdfast_model.errors import Invalid, NotFound, Permanent, Problem, Tempora
 from holdfast_model.fault_engine import EvaluateRequest
 from holdfast_model.manifest import Announcement
 from holdfast_model.messages import CompileRequest, ObserveRequest, Progress, ResultBatch
-from holdfast_model.names import AI_REVIEW
 
 from .announcer import Announcer, is_older
 from .domain import Domain
+from .ending import cancel_all
 from .handlers import Bound
 from .observing import Observer
 from .policies import evaluate
 from .progress import ProgressFeed
-from .reviews import bind_reviewer
 from .running import Runner
 from .watching import watch
 from .worker import Worker
@@ -54,7 +54,7 @@ class DomainService:
     def __init__(self, domain: Domain, handlers: tuple[object, ...], bus: Bus, settings: RuntimeSettings) -> None:
         self.domain = domain
         self.manifest = domain.manifest()
-        self.bound = domain.bind(handlers)
+        self._served = domain.served(handlers)
         self.instance = settings.instance or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._bus = bus
         self._settings = settings
@@ -80,23 +80,23 @@ class DomainService:
             await hook()
         feed = ProgressFeed(self._send_progress)
         self._tasks.append(self._spawn(feed.run(), "progress"))
-        for name, bound in self._served().items():
+        for name, bound in self._served.items():
             self._observers[name] = Observer(bound, time.time)
             self._workers[name] = self._work(name, bound, feed)
             if bound.watch is not None:
                 self._tasks.append(self._spawn(watch(bound.watch, self._publish_change, name), f"watch {name}"))
         slots = {name: worker.slots for name, worker in self._workers.items()}
         self._announcer = Announcer(self._ask, self.manifest, self.instance, slots, self._hear)
-        self._intake.append(self._spawn(self._announcer.run(), "announcer"))
+        self._intake.append(self._spawn(self._announce(self._announcer), "announcer"))
 
     async def stop(self) -> None:
         """Pull nothing more, say goodbye, finish what runs, hand back the rest, then the author's hooks."""
-        await _cancel(self._intake)
+        await cancel_all(self._intake)
         if self._announcer is not None and self._announcer.announced.is_set():
             await self._announcer.leave(FAREWELL)
         patience = max(0.5, self._settings.graceful_timeout - 2 * FAREWELL)
         await asyncio.gather(*(w.drain(patience) for w in self._workers.values()))
-        await _cancel(self._tasks)
+        await cancel_all(self._tasks)
         for queue in self._queues:
             await queue.close()
         for hook in self.domain.shutdown:
@@ -132,13 +132,6 @@ class DomainService:
         return await evaluate(self.domain.evaluates, _decoded(data, EvaluateRequest))
 
     # ---- parts
-
-    def _served(self) -> dict[str, Bound]:
-        served = dict(self.bound)
-        if self.domain.reviews is not None:
-            options = self.domain.review_options
-            served[AI_REVIEW] = bind_reviewer(self.domain.reviews, options.timeout, options.concurrency)
-        return served
 
     def _work(self, name: str, bound: Bound, feed: ProgressFeed) -> Worker:
         durable = step_durable(self.domain.name, name)
@@ -187,6 +180,16 @@ class DomainService:
 
     # ---- edges
 
+    async def _announce(self, announcer: Announcer) -> None:
+        """Announce once requests can be answered: a planner that hears of a domain asks it at once."""
+        while not all(subscriber.running for subscriber in self._bus.broker.subscribers):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # FastStream tells nobody when it has subscribed
+        try:
+            await self._bus.client.flush()
+        except NatsError as e:
+            log.info("the server does not answer yet: %s", e)
+        await announcer.run()
+
     async def _ask(self, announcement: Announcement) -> bytes:
         return await self._bus.request(subjects.rpc_planner("announce"), announcement, timeout=ANNOUNCE_TIMEOUT)
 
@@ -210,12 +213,6 @@ def build(domain: Domain, *handlers: object, settings: RuntimeSettings | None = 
     bus = Bus(chosen, domain.name, domain.version)
     service = DomainService(domain, handlers, bus, chosen)
     return bus.app(readiness=[service.announced], on_start=[service.start], on_stop=[service.stop])
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _decoded(data: bytes, kind: type[M]) -> M:

@@ -14,6 +14,7 @@ from holdfast_model.errors import Permanent, Temporary
 from holdfast_model.manifest import NodeType, version_key
 from holdfast_model.messages import Outcome, ResultBatch, StepBatch, StepOutcome
 
+from .ending import cancel_all
 from .running import Batch, Runner
 
 if TYPE_CHECKING:
@@ -106,10 +107,7 @@ class Worker:
         if self._held:
             await asyncio.wait(list(self._held), timeout=patience)
         await self._runner.abandon()
-        left = list(self._held)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await cancel_all(self._held)
 
     # ---- one batch
 
