@@ -6,6 +6,7 @@ A body is a domain's blueprint ``{"domain", "spec"}``, a raw graph ``{"nodes": [
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -25,12 +26,16 @@ _MAX_PROBLEMS = 20
 DEFAULT_OWNER = "main"
 
 
+class RawNode(NodeDeclaration, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A node as people write it: a misspelt key is an error."""
+
+
 class Blueprint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One document. ``name`` is the owner whose declaration it replaces."""
 
     domain: str = ""
     spec: Raw = Raw(b"")
-    nodes: list[NodeDeclaration] | None = None
+    nodes: list[RawNode] | None = None
     name: str = DEFAULT_OWNER
     conflict: str = LAST_WRITER
     allow_removals: bool = False
@@ -60,6 +65,8 @@ def _from_json(body: bytes) -> Blueprint:
         found = _WHERE.search(message)
         if found:
             message, pointer = message[: found.start()], _pointer(found.group(1))
+        if "/..." in pointer:
+            pointer = pointer.replace("/...", f"/{_first_bad_node(body)}", 1)
         unknown = re.search(r"contains unknown field `([^`]*)`", message)
         if unknown:
             pointer = f"{pointer}/{unknown.group(1)}"
@@ -68,6 +75,23 @@ def _from_json(body: bytes) -> Blueprint:
         # A flow mapping of YAML begins like JSON: what JSON cannot read may still be that, if it is small.
         where = _position(body, str(e))
         raise Invalid(f"the blueprint is not JSON ({where}): {e}", [Problem(where, str(e))]) from e
+
+
+class _Outline(msgspec.Struct):
+    """A document whose nodes are left unread."""
+
+    nodes: list[Raw] = []
+
+
+def _first_bad_node(body: bytes) -> int:
+    """msgspec does not say which item of a list is wrong: look again, one by one."""
+    nodes = msgspec.json.decode(body, type=_Outline).nodes
+    for i, node in enumerate(nodes):
+        try:
+            msgspec.json.decode(node, type=RawNode)
+        except msgspec.ValidationError:
+            return i
+    return 0
 
 
 def _pointer(path: str) -> str:
@@ -139,7 +163,7 @@ def warnings_of(blueprint: Blueprint) -> list[str]:
     return [f"unknown conflict strategy {blueprint.conflict!r}: {LAST_WRITER} is used"]
 
 
-def declarations(nodes: list[NodeDeclaration], pointer: str = "/nodes") -> list[tuple[str, Declaration]]:
+def declarations(nodes: Sequence[NodeDeclaration], pointer: str = "/nodes") -> list[tuple[str, Declaration]]:
     """Checked declarations of raw nodes: ids, types, gatings, no id twice, no node that depends on itself."""
     problems: list[Problem] = []
     seen: set[str] = set()
@@ -174,7 +198,7 @@ def _raise(text: str, pointer: str) -> None:
     raise Invalid(text, [Problem(pointer, text)])
 
 
-def pointers(nodes: list[NodeDeclaration], pointer: str = "/nodes") -> dict[str, str]:
+def pointers(nodes: Sequence[NodeDeclaration], pointer: str = "/nodes") -> dict[str, str]:
     """Where each node stands in the document, for errors that are found later."""
     return {node.id: f"{pointer}/{i}" for i, node in enumerate(nodes)}
 

@@ -1,0 +1,199 @@
+"""Blueprints over the bus: what is wrong is answered with its place, and nothing is applied twice or out of order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from holdfast_testkit.system import System
+from holdfast_testkit.waiting import eventually
+
+from .conftest import Told, World, thing
+
+CYCLE = {"nodes": [thing("a", 1, "b"), thing("b", 1, "a")]}
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"nodes": [thing("a")], "colour": 1}, "/colour"),
+        ({"nodes": [{"id": "a", "type": "thing", "spek": {}}]}, "/nodes/0/spek"),
+        ({"nodes": [thing("a"), thing("a")]}, "/nodes/1/id"),
+        ({"nodes": [thing("a", 1, "nobody")]}, "/nodes/0/depends_on/0"),
+        (CYCLE, ""),
+        ({"nodes": [{"id": "a", "type": "Thing"}]}, "/nodes/0/type"),
+        ({"nodes": [thing("a")], "name": "no good"}, "/name"),
+        ({"domain": "world", "spec": {"things": {"a": {"valu": 1}}}}, "/spec/things/a/valu"),
+        ({"domain": "world"}, "/spec"),
+        ({}, ""),
+        (b"{\n  \"nodes\": [}", "line 2, column 13"),
+        (b"nodes:\n  - id: a\n type: x\n", "line 3, column 2"),
+        (b"\x00\xff\xfe" * 2_000_000, "line 1, column 1"),
+    ],
+    ids=["unknown key", "unknown node key", "id twice", "dangling", "cycle", "bad type", "bad name", "bad domain spec",
+         "no spec", "empty", "broken JSON", "broken YAML", "noise"],
+)  # fmt: skip
+async def test_a_wrong_blueprint_is_rejected_with_its_place(
+    system: System, told: Told, world: World, body: Any, place: str
+) -> None:
+    # Given a running graph
+    await told.publish("g", {"nodes": [thing("keep")]})
+    await told.wait_for("graph.default.g.converged")
+
+    # When something wrong is published
+    sequence = await told.publish("g", body)
+
+    # Then the answer names the place, the graph goes on, nothing was restarted
+    rejected = await told.wait_for("graph.default.g.rejected")
+    assert rejected["sequence"] == sequence
+    assert place in [p["path"] for p in rejected["problems"]], rejected
+    assert await told.phases("g") == {"keep": "present"}
+    assert all(p.running for p in system.processes.values())
+
+
+async def test_a_subject_without_a_valid_graph_is_answered_on_the_underscores(system: System, told: Told) -> None:
+    await told.client.jetstream().publish("blueprint.default.no$good", b"{}")
+    rejected = await told.wait_for("graph._._.rejected")
+    assert "no$good" in rejected["reason"]
+
+
+async def test_yaml_is_read_like_json(system: System, told: Told, world: World) -> None:
+    await told.publish("g", b"nodes:\n- {id: a, type: thing, spec: {value: 7}}\n")
+    await told.wait_for("graph.default.g.converged")
+    assert world.things() == {"a": 7}
+
+
+async def test_published_twice_it_is_applied_once(system: System, told: Told, world: World) -> None:
+    first = await told.publish("g", {"nodes": [thing("a")]}, msg_id="same")
+    second = await told.publish("g", {"nodes": [thing("a")]}, msg_id="same")
+    await told.wait_for("graph.default.g.converged")
+    assert first == second
+    assert len(told.of("graph.default.g.accepted")) == 1
+    assert world.log() == [("provision", "a")]
+
+
+async def test_an_unchanged_version_is_accepted_and_touches_nothing(system: System, told: Told, world: World) -> None:
+    await told.publish("g", {"nodes": [thing("a"), thing("b", 1, "a")]})
+    await told.wait_for("graph.default.g.converged")
+    await told.publish("g", {"nodes": [thing("b", 1, "a"), thing("a")]})
+    await told.wait_for("graph.default.g.converged", 2)
+    assert world.log() == [("provision", "a"), ("provision", "b")]
+    assert len(told.of("graph.default.g.changed")) == 1
+
+
+async def test_the_last_of_two_quick_versions_stands_even_if_a_planner_is_killed(
+    make_system: Callable[..., System], told: Told, world: World
+) -> None:
+    async with make_system(planners=2, HOLDFAST_LEASE_TTL="1.5") as system:
+        for value in range(1, 9):
+            await told.publish("g", {"nodes": [thing("a", value), thing("b", value, "a")]})
+        await system.planners[0].kill()
+        await eventually(lambda: world.things() == {"a": 8, "b": 8}, within=30)
+        await system.planners[0].restart()
+        reply = await told.ask("get", graph="g")
+        assert {r["phase"] for r in reply["nodes"]} == {"present"}
+
+
+async def test_a_redelivered_blueprint_does_not_resurrect_a_deleted_graph(
+    system: System, told: Told, world: World
+) -> None:
+    # Given a graph that was published and deleted
+    document = {"nodes": [thing("a")]}
+    await told.publish("g", document)
+    await told.wait_for("graph.default.g.converged")
+    await told.publish("g", {"delete": True})
+    await told.wait_for("graph.default.g.deleted")
+
+    # When admission reads the stream from its beginning again
+    js = told.client.jetstream()
+    await system.planners[0].stop()
+    info = await js.consumer_info("BLUEPRINTS", "planner-admission")
+    await js.delete_consumer("BLUEPRINTS", "planner-admission")
+    await js.add_consumer("BLUEPRINTS", info.config)
+    await system.planners[0].start()
+
+    # Then nothing comes back, and the old version is told to be superseded
+    await told.wait_for("graph.default.g.rejected")
+    assert told.of("graph.default.g.rejected")[0]["superseded"]
+    assert world.things() == {}
+    assert (await told.ask("list"))["graphs"] == []
+
+
+async def test_a_deleted_graph_can_be_made_anew(system: System, told: Told, world: World) -> None:
+    await told.publish("g", {"nodes": [thing("a")]})
+    await told.wait_for("graph.default.g.converged")
+    await told.publish("g", {"delete": True})
+    await told.wait_for("graph.default.g.deleted")
+    await told.publish("g", {"nodes": [thing("a", 2)]})
+    await eventually(lambda: world.things() == {"a": 2})
+    assert len(set(world.keys())) == 3, "every intention has an idempotency key of its own"
+
+
+async def test_blueprints_of_two_owners_build_one_graph(system: System, told: Told, world: World) -> None:
+    await told.publish("g", {"nodes": [thing("a")]})
+    await told.publish("g", {"name": "more", "nodes": [thing("b")]})
+    await eventually(lambda: world.things() == {"a": 1, "b": 1})
+    await told.publish("g", {"nodes": [thing("a", 5)]})
+    await eventually(lambda: world.things() == {"a": 5, "b": 1})
+    await told.publish("g", {"name": "more", "delete": True})
+    await eventually(lambda: world.things() == {"a": 5})
+
+
+async def test_removing_most_of_a_graph_must_be_meant(system: System, told: Told, world: World) -> None:
+    everything = [thing(f"n{i}") for i in range(12)]
+    await told.publish("g", {"nodes": everything})
+    await told.wait_for("graph.default.g.converged")
+    await told.publish("g", {"nodes": everything[:1]})
+    rejected = await told.wait_for("graph.default.g.rejected")
+    assert "allow_removals" in rejected["reason"]
+    assert len(world.things()) == 12
+    await told.publish("g", {"nodes": everything[:1], "allow_removals": True})
+    await eventually(lambda: len(world.things()) == 1)
+
+
+async def test_a_blueprint_waits_for_its_domain(make_system: Callable[..., System], told: Told, world: World) -> None:
+    async with make_system(services=("world",)) as system:
+        await system["world"].stop()
+        await told.publish("g", {"domain": "nowhere", "spec": {"x": 1}})
+        waiting = await told.wait_for("graph.default.g.waiting")
+        assert waiting["domain"] == "nowhere"
+        await eventually(lambda: _not_live(told), within=10)
+        await told.publish("h", {"domain": "world", "spec": {"things": {"a": {"value": 3}}}})
+        await told.wait_for("graph.default.h.waiting")
+        assert told.of("graph.default.h.accepted") == []
+        await system["world"].start()
+        await told.wait_for("graph.default.h.accepted")
+        await eventually(lambda: world.things() == {"a": 3})
+
+
+async def _not_live(told: Told) -> bool:
+    domains = (await told.ask("domains"))["domains"]
+    return not any(d["live"] for d in domains)
+
+
+async def test_apply_and_plan_answer_like_the_bus(system: System, told: Told, world: World) -> None:
+    nodes = [thing("a"), thing("b", 1, "a")]
+    plan = await told.ask("plan", graph="g", blueprint={"nodes": nodes})
+    assert [(s["action"], s["node"]) for s in plan["steps"]] == [("add", "a"), ("add", "b")]
+    assert world.things() == {}
+
+    applied = await told.ask("apply", graph="g", blueprint={"nodes": nodes})
+    assert applied["status"] == "accepted"
+    assert applied["changes"] == {"added": 2, "updated": 0, "removed": 0}
+    await told.wait_for("graph.default.g.converged")
+
+    changed = {"nodes": [thing("a", 9), thing("c")]}
+    plan = await told.ask("plan", graph="g", blueprint=changed)
+    assert plan["counts"] == {"add": 1, "update": 1, "remove": 1, "unchanged": 0}
+    assert [s["node"] for s in plan["steps"] if s["action"] == "remove"] == ["b"]
+    refused = await told.ask("apply", graph="g", blueprint=CYCLE)
+    assert refused["status"] == "rejected"
+    assert "a -> b -> a" in refused["message"] or "b -> a -> b" in refused["message"]
+    assert (await told.ask("explain", graph="g", node="zz"))["error"]["code"] == "not_found"
+    assert (await told.ask("get", graph="nope"))["error"]["code"] == "not_found"
+    missing = json.dumps({"tenant": "default"}).encode()
+    reply = await told.client.request("rpc.planner.explain", missing, timeout=5)
+    assert json.loads(reply.data)["error"]["code"] == "invalid"

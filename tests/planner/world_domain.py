@@ -1,0 +1,122 @@
+"""A domain over a folder: one file per node, one line in ``log`` per effect. Behaves as each node's spec says.
+
+``fail``: so many attempts fail first. ``permanent``: it fails for ever. ``plan``: asks for approval of that plan.
+``slow``: seconds a step takes. A file ``<node>.broken`` makes the node drift and hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from holdfast_sdk import (
+    Absent,
+    Context,
+    Domain,
+    Drifted,
+    GraphBuilder,
+    Node,
+    PendingApproval,
+    Permanent,
+    Present,
+    State,
+    Temporary,
+    run,
+)
+
+FOLDER = Path(os.environ.get("WORLD_FOLDER", "."))
+KEEP = ("value",)
+
+
+class Thing(BaseModel, extra="forbid"):
+    value: Any = None
+    fail: int = 0
+    permanent: bool = False
+    plan: str = ""
+    slow: float = 0.0
+
+
+class Blueprint(BaseModel, extra="forbid"):
+    things: dict[str, Thing]
+    chain: bool = False
+
+
+world = Domain("world", blueprint=Blueprint, version=os.environ.get("WORLD_VERSION", "1"))
+
+
+@world.compiler
+def compile(bp: Blueprint, graph: GraphBuilder) -> None:
+    before: list[str] = []
+    for name, thing in bp.things.items():
+        graph.add(name, "thing", thing, depends_on=before if bp.chain else [], at=f"/things/{name}")
+        before = [name]
+
+
+def path_of(node: str) -> Path:
+    return FOLDER / (quote(node, safe="") + ".json")
+
+
+def note(action: str, node: str, ctx: Context) -> None:
+    with (FOLDER / "log").open("a") as log:
+        log.write(f"{action} {quote(node, safe='')} {ctx.idempotency_key}\n")
+
+
+class Folder:
+    """Files as things."""
+
+    def __init__(self) -> None:
+        self.tries: dict[str, int] = {}
+
+    async def observe(self, node: Node[Thing], ctx: Context) -> State[BaseModel]:
+        if path_of(node.id).with_suffix(".broken").exists():
+            return Drifted("broken", detail="somebody broke it", hold=True, token="broken")
+        if not path_of(node.id).exists():
+            return Absent()
+        there = json.loads(path_of(node.id).read_text())
+        if there["value"] != node.spec.value:
+            return Drifted("changed", token=str(there["value"]))
+        return Present(token=str(there["value"]))
+
+    async def provision(self, node: Node[Thing], ctx: Context) -> State[BaseModel]:
+        spec = node.spec
+        if spec.slow:
+            await asyncio.sleep(spec.slow)
+        if spec.permanent:
+            raise Permanent("this can never work", reason="impossible")
+        tried = self.tries[node.id] = self.tries.get(node.id, 0) + 1
+        if tried <= spec.fail:
+            raise Temporary(f"attempt {tried} fails", reason="flaky", retry_after=0.05)
+        if spec.plan and (ctx.approval is None or ctx.approval.plan != spec.plan):
+            raise PendingApproval(spec.plan, summary={"value": spec.value}, pins={"value": spec.value})
+        if ctx.decision is not None:
+            note(f"decision={ctx.decision.outcome}", node.id, ctx)
+            path_of(node.id).with_suffix(".broken").unlink(missing_ok=True)
+        note("provision", node.id, ctx)
+        scratch = path_of(node.id).with_suffix(".tmp")
+        scratch.write_text(json.dumps({"value": spec.value}))
+        scratch.replace(path_of(node.id))
+        return Present(token=str(spec.value))
+
+    async def deprovision(self, node: Node[Thing], ctx: Context) -> None:
+        note("deprovision", node.id, ctx)
+        path_of(node.id).unlink(missing_ok=True)
+
+
+@world.node_type("thing", resync="1h", timeout="20s", batch=8, concurrency=8, outcomes={"broken": ["mend", "give-up"]})
+class Things(Folder):
+    pass
+
+
+@world.node_type("other", resync="1h", timeout="20s", batch=1, concurrency=4)
+class Others(Folder):
+    pass
+
+
+if __name__ == "__main__":
+    run(world, Things(), Others())
