@@ -157,8 +157,8 @@ async def test_a_newer_attempt_waits_for_the_one_that_runs(nats_url: str) -> Non
 async def test_no_more_than_its_concurrency_and_slots_are_taken(nats_url: str) -> None:
     # Given two lanes and batches of one: two run, one more is held
     script = Script()
-    options = {"concurrency": 2, "batch": 1}
-    async with planner_peer(nats_url) as peer, running(nats_url, scripted(**options), script) as service:
+    domain = scripted(concurrency=2, batch=1)
+    async with planner_peer(nats_url) as peer, running(nats_url, domain, script) as service:
         for i in range(6):
             await peer.send(step(f"n{i}", do="wait"))
         await eventually(lambda: service.held == 3)

@@ -21,6 +21,9 @@ NOT_OBSERVED = "not_observed"
 NO_OBSERVER = "no_observer"
 TIMEOUT = "timeout"
 
+ANSWER_WITHIN = 25.0
+"""A request is answered within this (or the type's timeout, if that is longer), for its planner waits no longer."""
+
 Now = Callable[[], float]
 
 
@@ -56,9 +59,10 @@ class Observer:
         seen: dict[str, Observation] = {}
         items = iter(request.nodes)
         lanes = min(self._bound.type.concurrency, len(request.nodes))
+        deadline = asyncio.get_running_loop().time() + max(self._bound.type.timeout, ANSWER_WITHIN)
         async with asyncio.TaskGroup() as group:
             for _ in range(lanes):
-                group.create_task(self._lane(observe, request, items, seen))
+                group.create_task(self._lane(observe, request, items, seen, deadline))
         return seen
 
     async def _lane(
@@ -67,13 +71,26 @@ class Observer:
         request: ObserveRequest,
         items: Iterator[ObserveItem],
         seen: dict[str, Observation],
+        deadline: float,
     ) -> None:
+        clock = asyncio.get_running_loop().time
         for item in items:
-            async with self._room:
-                seen[item.node] = await self._one(observe, request, item)
+            if self._room.locked():
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._room.acquire()
+                except TimeoutError:
+                    seen[item.node] = Observation(Status.UNKNOWN, TIMEOUT, "others were observed meanwhile")
+                    continue
+            else:
+                await self._room.acquire()
+            try:
+                limit = min(self._bound.type.timeout, deadline - clock())
+                seen[item.node] = await self._one(observe, request, item, limit)
+            finally:
+                self._room.release()
 
-    async def _one(self, observe: Act, request: ObserveRequest, item: ObserveItem) -> Observation:
-        timeout = self._bound.type.timeout
+    async def _one(self, observe: Act, request: ObserveRequest, item: ObserveItem, timeout: float) -> Observation:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
