@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from holdfast_bus.service import ServiceApp
@@ -17,6 +18,8 @@ from .worker import Workers
 
 def build_app(settings: Settings) -> ServiceApp:
     """The service, ready to run."""
+    # It reports every change of every file at INFO; what comes of a change is told by events.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     engine_settings = settings.engine()
     workers = Workers(steps.TARGET, limit=settings.pipeline_processes, scratch=settings.pipeline_scratch)
     domain = make_domain(settings, RuleReviewer())

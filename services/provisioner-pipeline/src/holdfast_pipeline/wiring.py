@@ -193,11 +193,7 @@ def _edges(
         if layer_of(part.type) is Layer.SILVER:
             for schema in _schemas_upstream(edges, placed, inputs):
                 edges.setdefault(schema, at)
-        if (
-            isinstance(stage, Validator)
-            and stage.contract
-            and stage.contract in of_type.get(specs.SCHEMA, ())
-        ):
+        if isinstance(stage, Validator) and stage.contract and stage.contract in of_type.get(specs.SCHEMA, ()):
             edges.setdefault(stage.contract, f"{at}/schema")
     elif part.type in (specs.CLEANSER, specs.VALIDATOR):
         edges.update(dict.fromkeys(of_type.get(specs.SCHEMA, ()), at))
