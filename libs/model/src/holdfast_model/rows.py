@@ -2,6 +2,8 @@
 
 A row holds the declarations in the order in which they were written; the last one wins. What other code sees is the
 merge, a :class:`Node`. Rows and tombstones are stored as compact JSON arrays.
+
+There are many of them and they cannot form cycles, so the garbage collector is told to leave them alone.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Gating(StrEnum):
         return self is Gating.ALL or self.value.startswith(f"{action.value}_")
 
 
-class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """What one owner says of one node. ``absent``: the owner wants it gone; ``without``: edges it takes away."""
 
     type: str
@@ -44,7 +46,7 @@ class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
 
     def same_as(self, other: Declaration) -> bool:
         """Equal in everything that matters: a spec that differs in spelling only has the same digest."""
-        return (
+        return self is other or (
             self.digest == other.digest
             and self.type == other.type
             and self.gating is other.gating
@@ -55,13 +57,16 @@ class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
         )
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All declarations of one node id, oldest first: ``((owner, declaration), ...)``."""
 
     declarations: tuple[tuple[str, Declaration], ...]
 
     def of(self, owner: str) -> Declaration | None:
-        return next((d for o, d in self.declarations if o == owner), None)
+        for name, declaration in self.declarations:
+            if name == owner:
+                return declaration
+        return None
 
     def with_declaration(self, owner: str, new: Declaration, *, first: bool = False) -> Row:
         """``owner``'s declaration replaced; a changed one becomes the newest (or, with ``first``, the oldest)."""
@@ -92,7 +97,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
         return tuple(found)
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """A node as the planner sees it: the merge of its declarations. ``depends_on`` names visible nodes only."""
 
     id: str
@@ -106,10 +111,12 @@ class Node(msgspec.Struct, frozen=True):
 
     def needs_human(self, action: Action) -> bool:
         """Effective gating: the node's OR the spec's, per action."""
+        if self.gating is Gating.NONE and self.spec_gating is Gating.NONE:
+            return False
         return self.gating.covers(action) or self.spec_gating.covers(action)
 
 
-class Tombstone(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class Tombstone(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """The last known form of a removed node, kept until it is deprovisioned.
 
     ``dependents`` are the nodes that depended on it when it went: its removal waits for those of them that were
@@ -130,6 +137,8 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
         return (self.id, self.type)
 
     def needs_human(self, action: Action) -> bool:
+        if self.gating is Gating.NONE and self.spec_gating is Gating.NONE:
+            return False
         return self.gating.covers(action) or self.spec_gating.covers(action)
 
 
@@ -157,19 +166,39 @@ def gone_key(field: str) -> tuple[str, str]:
     return node, kind
 
 
+_canonical = msgspec.json.Encoder(order="sorted").encode
+_plain = msgspec.json.Decoder().decode
+_gatings = {gating.value: gating for gating in Gating}
+
+
 def digest_of(kind: str, spec: Raw | bytes) -> str:
     """Digest of a node's type and spec, independent of key order and white space (32 hex digits)."""
-    canonical = msgspec.json.encode(msgspec.json.decode(spec), order="sorted")
+    canonical = _canonical(_plain(spec))
     return blake2b(kind.encode() + b"\0" + canonical, digest_size=16).hexdigest()
 
 
 def declare(node: NodeDeclaration) -> Declaration:
     """A declaration made from a node as a blueprint or compiler states it. ValueError for an unknown gating."""
+    edges = node.depends_on
+    gating, spec_gating = _gatings.get(node.gating), _gatings.get(node.spec_gating)
     return Declaration(
         node.type,
         node.spec,
         digest_of(node.type, node.spec),
-        tuple(dict.fromkeys(node.depends_on)),
-        Gating(node.gating),
-        Gating(node.spec_gating),
+        edges if len(edges) < 2 else tuple(dict.fromkeys(edges)),
+        gating or Gating(node.gating),
+        spec_gating or Gating(node.spec_gating),
+    )
+
+
+def declares(old: Declaration, node: NodeDeclaration) -> bool:
+    """Whether ``node`` says, letter by letter, what ``old`` says already."""
+    return (
+        old.spec == node.spec
+        and old.depends_on == node.depends_on
+        and old.type == node.type
+        and old.gating == node.gating
+        and old.spec_gating == node.spec_gating
+        and not old.absent
+        and not old.without
     )
