@@ -104,7 +104,7 @@ def test_accept_takes_the_file_through_its_mapping_and_ends_the_hold(world: Worl
     assert _touched(result).status is Status.PRESENT
     assert world.rows("bronze", "orders-raw", "order_id", "amount") == [("7", "5.00"), ("8", "x")]
     world.provision("orders-clean", shop.cleanser)
-    assert world.rows("silver", "orders-clean", "order_id", "_errors") == [(7, []), (8, ["amount:cast"])]
+    assert world.rows("silver", "orders-clean", "order_id", "_errors") == [(7, None), (8, "amount:cast")]
 
 
 def test_an_accepted_way_of_not_fitting_is_not_asked_about_again(world: World, shop: Shop) -> None:

@@ -21,7 +21,7 @@ from .conftest import COUNTRIES, GOOD, Shop, World
 def _clean(rows: dict[str, list[object]], **spec: object) -> pl.DataFrame:
     height = len(next(iter(rows.values())))
     lineage = {"_file": ["a"] * height, "_tag": [""] * height, "_sha": [""] * height, "_row": range(height)}
-    frame = pl.LazyFrame({**rows, **lineage}).with_columns(_errors=pl.lit([], dtype=pl.List(pl.String)))
+    frame = pl.LazyFrame({**rows, **lineage}).with_columns(_errors=pl.lit(None, dtype=pl.String))
     found, _ = cleansed(frame, specs.CleanserSpec(specs.Input("x", specs.INGESTION), **spec))  # type: ignore[arg-type]
     return found.collect()
 
@@ -112,16 +112,16 @@ def test_failed_casts_are_null_and_named_even_when_filled_later() -> None:
     fields = (specs.Field("a", "int64"), specs.Field("b", "string"), specs.Field("c", "date", optional=True))
     found = _clean({"a": ["1", "x", None], "b": ["p", "q", "r"], "z": ["1", "2", "3"]}, fields=fields, fill={"a": 0})
     assert found.select("a", "b", "c", "_errors").rows() == [
-        (1, "p", None, []),
-        (0, "q", None, ["a:cast"]),
-        (0, "r", None, []),
+        (1, "p", None, None),
+        (0, "q", None, "a:cast"),
+        (0, "r", None, None),
     ]
 
 
 def test_trim_comes_before_casts_and_leaves_empty_text() -> None:
     fields = (specs.Field("a", "int64"), specs.Field("b", "string"))
     found = _clean({"a": [" 1 "], "b": ["  "]}, fields=fields, rules=(specs.Rule("trim"),))
-    assert found.select("a", "b", "_errors").rows() == [(1, "", [])]
+    assert found.select("a", "b", "_errors").rows() == [(1, "", None)]
 
 
 def test_rules_run_in_order_and_every_drop_is_counted(world: World, shop: Shop) -> None:

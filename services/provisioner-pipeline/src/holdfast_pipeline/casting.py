@@ -15,7 +15,11 @@ from holdfast_model.errors import Permanent
 from .specs import ERRORS_COLUMN, LINEAGE_COLUMNS, RESERVED_COLUMNS, Field, decimal_type
 
 TIMESTAMP = pl.Datetime("us", "UTC")
-ERRORS = pl.List(pl.String)
+ERRORS = pl.String()
+"""Type of ``_errors``: names of failed casts, joined by :data:`SEPARATOR`; null for a row without any. Text, because
+lists cost seconds per million rows although hardly a row has errors."""
+
+SEPARATOR = ", "
 
 LINEAGE: Mapping[str, pl.DataType] = {
     "_file": pl.String(),
@@ -222,9 +226,10 @@ def with_casts(frame: pl.LazyFrame, fields: Iterable[Field]) -> pl.LazyFrame:
         casts.append(value.alias(field.name))
         failed = column.is_not_null() & value.is_null()
         failures.append(pl.when(failed).then(pl.lit(f"{field.name}:cast")))
-    found = pl.concat_list(failures).list.drop_nulls() if failures else pl.lit([], dtype=ERRORS)
     if ERRORS_COLUMN in schema:
-        found = pl.concat_list(pl.col(ERRORS_COLUMN).cast(ERRORS), found).list.unique(maintain_order=True)
+        failures.insert(0, pl.col(ERRORS_COLUMN))
+    found = pl.concat_str(failures, separator=SEPARATOR, ignore_nulls=True) if failures else pl.lit("")
+    found = pl.when(found != "").then(found).cast(ERRORS)
     return frame.with_columns(*casts, found.alias(ERRORS_COLUMN))
 
 
@@ -274,14 +279,14 @@ def _common_type(one: pl.DataType, other: pl.DataType) -> pl.DataType:
 
 
 def fit_to(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:
-    """``frame`` with exactly the columns of ``schema``, by name; those it lacks are null (``_errors``: empty)."""
+    """``frame`` with exactly the columns of ``schema``, by name; those it lacks are null."""
     there = frame.collect_schema()
     columns = []
     for name, dtype in schema.items():
         if name in there:
             columns.append(pl.col(name) if there[name] == dtype else pl.col(name).cast(dtype))
         else:
-            columns.append(pl.lit([] if name == ERRORS_COLUMN else None, dtype=dtype).alias(name))
+            columns.append(pl.lit(None, dtype=dtype).alias(name))
     return frame.select(columns)
 
 

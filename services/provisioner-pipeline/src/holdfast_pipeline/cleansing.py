@@ -15,7 +15,7 @@ from holdfast_model.messages import Observation
 from .casting import data_columns, layout, literal, with_casts
 from .recomputing import compared, metadata, overwrite, own_folder, pin, versions, without_inputs
 from .specs import CleanserSpec, Deduplication, Rule
-from .tables import Table, content_key, mapped
+from .tables import Table, collected, content_key, mapped
 from .tasks import Context, StageResult
 
 
@@ -127,5 +127,9 @@ def _deduplicated(frame: pl.LazyFrame, how: Deduplication) -> pl.LazyFrame:
     keys = _columns(frame, how.keys)
     order = [*_columns(frame, how.order_by)] if how.order_by else []
     # Sorted by what the rows say of themselves, the outcome does not depend on when or in which files they arrived.
-    ordered = frame.sort([*order, "_file", "_row"], nulls_last=False, maintain_order=True)
-    return ordered.unique(subset=keys, keep=how.keep, maintain_order=True)
+    # Only what is compared is sorted; the chosen rows are then looked up by their place.
+    narrow = frame.select(list(dict.fromkeys([*keys, *order, "_file", "_row"])))
+    ordered = narrow.sort([*order, "_file", "_row"], nulls_last=False, maintain_order=True)
+    chosen = ordered.unique(subset=keys, keep=how.keep, maintain_order=True).select("_file", "_row")
+    chosen = collected(chosen, "deduplication").lazy()  # counted and written: computed once for both
+    return frame.join(chosen, on=["_file", "_row"], how="semi")

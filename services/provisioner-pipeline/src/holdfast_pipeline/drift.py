@@ -149,7 +149,7 @@ def project(file: SourceFile, source: Source, contract: Contract | None, mapping
     null and named in ``_errors``.
     """
     frame = read(file, source, lenient=mapping is not None)
-    no_errors = pl.lit([], dtype=ERRORS).alias(ERRORS_COLUMN)
+    no_errors = pl.lit(None, dtype=ERRORS).alias(ERRORS_COLUMN)
     if contract is None:
         return normalised(frame).with_columns(no_errors)
     mapping = mapping or ColumnMapping()

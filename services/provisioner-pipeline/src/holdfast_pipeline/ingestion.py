@@ -15,7 +15,7 @@ import polars as pl
 from holdfast_model.errors import NotFound, Temporary
 from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status, Touch
 
-from .casting import LINEAGE, common_schema, fit_to, layout
+from .casting import ERRORS, LINEAGE, common_schema, fit_to, layout
 from .contracts import SCHEMA_NODE, contract_observation, read_notes, read_rulings
 from .drift import Examination, examine, is_hopeless, project
 from .files import Listing, SourceFile, assert_unchanged, content_sha, list_source
@@ -237,7 +237,7 @@ def _no_rows(spec: IngestionSpec, main: Table | None) -> pl.LazyFrame:
         return pl.LazyFrame(schema=main.schema())
     fields = [f.name for f in spec.contract.fields] if spec.contract else []
     data = {n: pl.String() for n in fields}
-    return pl.LazyFrame(schema={**data, **LINEAGE, ERRORS_COLUMN: pl.List(pl.String)})
+    return pl.LazyFrame(schema={**data, **LINEAGE, ERRORS_COLUMN: ERRORS})
 
 
 def _commit_notes(context: Context, spec: IngestionSpec, state: _State, notes: dict[str, Note], main_key: str) -> Table:

@@ -6,13 +6,14 @@ file and a check, so a file that was decided about is not asked about again, ren
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
 import polars as pl
 
-from .casting import ERRORS
+from .casting import SEPARATOR
 from .specs import ERRORS_COLUMN
 
 FAILED = "_failed"
@@ -22,6 +23,7 @@ BREACH = "_breach"
 file was below the threshold when the stage was held."""
 
 GOOD, UNDECIDED, ACCEPTED, DROPPED = "good", "undecided", "accepted", "dropped"
+FAILED_TYPE = pl.List(pl.String)
 _ROW = ["_file", "_row"]
 
 
@@ -59,96 +61,113 @@ class FileShare(msgspec.Struct, frozen=True):
         return self.good < Decimal(str(threshold)) * (self.good + self.bad)
 
 
-def with_status(frame: pl.LazyFrame, rulings: list[RowRuling]) -> pl.LazyFrame:
-    """``frame`` (rows with ``_failed``) with ``_status``.
+@dataclass(frozen=True)
+class Judged:
+    """Rows of a frame and what the checks say of each. Only bad rows pay for the names of what they fail.
 
-    A row one of whose failures was dropped is dropped; one with a failure nobody decided about is undecided.
+    ``rows``: all, with one column per check that is true where the row fails. ``failing``: check -> that column.
     """
-    failed = pl.col(FAILED).list.len() > 0
-    if not rulings:
-        return frame.with_columns(pl.when(failed).then(pl.lit(UNDECIDED)).otherwise(pl.lit(GOOD)).alias(STATUS))
-    newest = {(r.sha, r.check): r.decision for r in sorted(rulings, key=lambda r: r.at)}
-    decided = pl.LazyFrame(
-        {"_sha": [k[0] for k in newest], FAILED: [k[1] for k in newest], "decision": list(newest.values())},
-        schema={"_sha": pl.String, FAILED: pl.String, "decision": pl.String},
-    )
-    judged = (
-        frame.filter(failed)
-        .select(*_ROW, "_sha", FAILED)
-        .explode(FAILED)
-        .join(decided, on=["_sha", FAILED], how="left")
-        .group_by(_ROW)
-        .agg(
-            (pl.col("decision") == "drop").any().alias("drop"),
-            pl.col("decision").is_null().any().alias("open"),
+
+    rows: pl.LazyFrame
+    columns: list[str]
+    failing: dict[str, str]
+    rulings: list[RowRuling]
+
+    @property
+    def _bad(self) -> pl.Expr:
+        flags = [pl.col(flag).fill_null(False) for flag in self.failing.values()]
+        if ERRORS_COLUMN in self.columns:
+            flags.append(pl.col(ERRORS_COLUMN).is_not_null())
+        return pl.any_horizontal(flags) if flags else pl.lit(False)
+
+    def bad(self) -> pl.LazyFrame:
+        """The bad rows with ``_failed`` and ``_status``.
+
+        A row one of whose failures was dropped is dropped; one with a failure nobody decided about is undecided.
+        """
+        names: list[pl.Expr] = [pl.when(pl.col(flag)).then(pl.lit(name)) for name, flag in self.failing.items()]
+        found = pl.concat_list(names).list.drop_nulls() if names else pl.lit([], dtype=FAILED_TYPE)
+        if ERRORS_COLUMN in self.columns:
+            found = pl.concat_list(pl.col(ERRORS_COLUMN).fill_null("").str.split(SEPARATOR), found)
+            found = found.list.set_difference(pl.lit([""], dtype=FAILED_TYPE))
+        bad = self.rows.filter(self._bad).select(*self.columns, found.list.sort().alias(FAILED))
+        if not self.rulings:
+            return bad.with_columns(pl.lit(UNDECIDED).alias(STATUS))
+        return bad.join(self._decided(bad), on=_ROW, how="left")
+
+    def _decided(self, bad: pl.LazyFrame) -> pl.LazyFrame:
+        newest = {(r.sha, r.check): r.decision for r in sorted(self.rulings, key=lambda r: r.at)}
+        decided = pl.LazyFrame(
+            {"_sha": [k[0] for k in newest], FAILED: [k[1] for k in newest], "decision": list(newest.values())},
+            schema={"_sha": pl.String, FAILED: pl.String, "decision": pl.String},
         )
-        .select(
-            *_ROW,
-            pl.when("drop")
-            .then(pl.lit(DROPPED))
-            .when("open")
-            .then(pl.lit(UNDECIDED))
-            .otherwise(pl.lit(ACCEPTED))
-            .alias(STATUS),
+        return (
+            bad.select(*_ROW, "_sha", FAILED)
+            .explode(FAILED)
+            .join(decided, on=["_sha", FAILED], how="left")
+            .group_by(_ROW)
+            .agg(
+                (pl.col("decision") == "drop").any().alias("drop"),
+                pl.col("decision").is_null().any().alias("open"),
+            )
+            .select(
+                *_ROW,
+                pl.when("drop")
+                .then(pl.lit(DROPPED))
+                .when("open")
+                .then(pl.lit(UNDECIDED))
+                .otherwise(pl.lit(ACCEPTED))
+                .alias(STATUS),
+            )
         )
-    )
-    return frame.join(judged, on=_ROW, how="left", maintain_order="left").with_columns(
-        pl.col(STATUS).fill_null(pl.lit(GOOD))
-    )
 
+    def totals(self) -> pl.LazyFrame:
+        """Per file and content: all rows."""
+        return self.rows.group_by("_file", "_sha").len("rows")
 
-def shares(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Per file and content: rows of each status."""
-    return frame.group_by("_file", "_sha").agg(
-        (pl.col(STATUS) == status).sum().alias(status) for status in (GOOD, UNDECIDED, ACCEPTED, DROPPED)
-    )
+    def statuses(self) -> pl.LazyFrame:
+        """Per file: bad rows of each status."""
+        return self.bad().group_by("_file", STATUS).len("rows")
 
+    def failures(self) -> pl.LazyFrame:
+        """Per file: how many undecided rows fail each check."""
+        undecided = self.bad().filter(pl.col(STATUS) == UNDECIDED)
+        return undecided.select("_file", FAILED).explode(FAILED).group_by("_file", FAILED).len("rows")
 
-def failures(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Per file: how many undecided rows fail each check."""
-    return (
-        frame.filter(pl.col(STATUS) == UNDECIDED)
-        .select("_file", FAILED)
-        .explode(FAILED)
-        .group_by("_file", FAILED)
-        .len("rows")
-    )
-
-
-def quarantined(frame: pl.LazyFrame, breached: list[str]) -> pl.LazyFrame:
-    """The rows that go to the quarantine table: undecided and dropped ones."""
-    return frame.filter(pl.col(STATUS).is_in([UNDECIDED, DROPPED])).with_columns(
-        pl.col("_file").is_in(breached).alias(BREACH)
-    )
-
-
-def published(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows that go on: good and accepted ones."""
-    return frame.filter(pl.col(STATUS).is_in([GOOD, ACCEPTED])).drop(FAILED, STATUS)
-
-
-def with_failures(frame: pl.LazyFrame, checks: dict[str, pl.Expr], twice: dict[str, list[str]]) -> pl.LazyFrame:
-    """``frame`` with ``_failed``: names of the checks that the row fails.
-
-    ``checks``: name -> true where a row fails. ``twice``: name -> columns that must be unique together; every copy
-    fails, nulls are never copies. What ``_errors`` names counts as failed.
-    """
-    marks: list[pl.Expr] = [pl.when(failed).then(pl.lit(name)) for name, failed in checks.items()]
-    flags: list[str] = []
-    for number, (name, columns) in enumerate(twice.items()):
-        flag = f"_twice{number}"
-        copies = (
-            frame.select(columns)
-            .drop_nulls()
-            .group_by(columns)
-            .len("_copies")
-            .filter(pl.col("_copies") > 1)
-            .select(*columns, pl.lit(True).alias(flag))
+    def quarantined(self, breached: list[str]) -> pl.LazyFrame:
+        """The rows that go to the quarantine table: undecided and dropped ones."""
+        return (
+            self.bad()
+            .filter(pl.col(STATUS).is_in([UNDECIDED, DROPPED]))
+            .with_columns(pl.col("_file").is_in(breached).alias(BREACH))
         )
-        frame = frame.join(copies, on=columns, how="left", maintain_order="left")
-        flags.append(flag)
-        marks.append(pl.when(pl.col(flag)).then(pl.lit(name)))
-    own = pl.concat_list(marks).list.drop_nulls() if marks else pl.lit([], dtype=ERRORS)
-    names = frame.collect_schema().names()
-    found = pl.concat_list(pl.col(ERRORS_COLUMN), own) if ERRORS_COLUMN in names else own
-    return frame.with_columns(found.list.unique(maintain_order=True).alias(FAILED)).drop(flags)
+
+    def published(self) -> pl.LazyFrame:
+        """The rows that go on: good and accepted ones."""
+        good = self.rows.filter(~self._bad).select(self.columns)
+        if not self.rulings:
+            return good
+        return pl.concat([good, self.bad().filter(pl.col(STATUS) == ACCEPTED).select(self.columns)])
+
+
+def judged(
+    frame: pl.LazyFrame, checks: dict[str, pl.Expr], copies: dict[str, pl.DataFrame], rulings: list[RowRuling]
+) -> Judged:
+    """Judge the rows of ``frame``. ``checks``: name -> true where a row fails; null is no failure. ``copies``: name
+    -> the keys (as :func:`copied`) whose rows fail. What ``_errors`` names counts as failed."""
+    columns = frame.collect_schema().names()
+    failing = {
+        name: f"_fails{i}" for i, name in enumerate([*checks, *(n for n, keys in copies.items() if keys.height)])
+    }
+    frame = frame.with_columns(failed.alias(failing[name]) for name, failed in checks.items())
+    for name, keys in copies.items():
+        if keys.height:
+            marked = keys.lazy().with_columns(pl.lit(True).alias(failing[name]))
+            frame = frame.join(marked, on=keys.columns, how="left")
+    return Judged(frame, columns, failing, rulings)
+
+
+def copied(frame: pl.LazyFrame, columns: list[str]) -> pl.LazyFrame:
+    """The keys that more than one row has; a key with a null has no copies."""
+    counted = frame.select(columns).drop_nulls().group_by(columns).len("_copies")
+    return counted.filter(pl.col("_copies") > 1).select(columns)

@@ -23,17 +23,13 @@ from .quarantine import (
     BREACH,
     DROPPED,
     FAILED,
-    GOOD,
     STATUS,
     UNDECIDED,
     FileShare,
+    Judged,
     RowRuling,
-    failures,
-    published,
-    quarantined,
-    shares,
-    with_failures,
-    with_status,
+    copied,
+    judged,
 )
 from .recomputing import compared, metadata, own_folder, pin, versions, without_inputs
 from .specs import Check, ValidatorSpec
@@ -146,7 +142,7 @@ def _held(context: Context, state: _State, key: str) -> Observation:
     return Observation(Status.DRIFTED, REASON, str(info.get("text", "")), token=key, hold=True, info=info)
 
 
-def _checked(frame: pl.LazyFrame, spec: ValidatorSpec, rulings: list[RowRuling]) -> pl.LazyFrame:
+def _checked(frame: pl.LazyFrame, spec: ValidatorSpec, rulings: list[RowRuling]) -> Judged:
     schema = frame.collect_schema()
     rows: dict[str, pl.Expr] = {}
     twice: dict[str, list[str]] = {}
@@ -160,7 +156,8 @@ def _checked(frame: pl.LazyFrame, spec: ValidatorSpec, rulings: list[RowRuling])
         else:
             failed = failing(check, schema.get(check.column, pl.Null()))
             rows[check.name] = rows[check.name] | failed if check.name in rows else failed
-    return with_status(with_failures(frame, rows, twice), rulings)
+    copies = {name: collected(copied(frame, columns), name) for name, columns in twice.items()}
+    return judged(frame, rows, copies, rulings)
 
 
 def failing(check: Check, dtype: pl.DataType) -> pl.Expr:
@@ -211,7 +208,6 @@ def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) 
     """Compute the quarantine and commit it with the verdict."""
     try:
         checked = _checked(asked.rows, spec, state.rulings)
-        schema = checked.collect_schema()
     except Exception as e:
         raise mapped(e, context.task.node) from e
     files = _shares(context, checked)
@@ -234,43 +230,34 @@ def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) 
     }
     verdict = {STATE: HELD if breached else PASSED, BASE: asked.base, RETRY: asked.retry}
     meta = metadata(context, asked.key, info, **verdict)
-    data = [c for c in schema.names() if c not in (FAILED, STATUS)]
-    bad = quarantined(checked, names).select(
-        *layout(checked.select(data)).collect_schema().names(), FAILED, STATUS, BREACH
-    )
+    columns = layout(checked.rows.select(checked.columns)).collect_schema().names()
+    bad = checked.quarantined(names).select(*columns, FAILED, STATUS, BREACH)
     state.folder.claim()
     table = write(context, state.folder.side(QUARANTINE), state.bad, bad, meta)
     return _State(state.folder, state.good, table, state.rulings)
 
 
-def _shares(context: Context, checked: pl.LazyFrame) -> list[FileShare]:
+def _shares(context: Context, checked: Judged) -> list[FileShare]:
     try:
-        counts, failed = pl.collect_all([shares(checked), failures(checked)], engine="streaming")
-    except Exception as e:
+        asked = [checked.totals(), checked.statuses(), checked.failures()]
+        totals, statuses, failed = pl.collect_all(asked, engine="streaming")
+    except (Exception, pl.exceptions.PanicException) as e:
         raise mapped(e, context.task.node) from e
     checks: dict[str, dict[str, int]] = {}
-    for row in failed.iter_rows(named=True):
-        checks.setdefault(row["_file"], {})[row[FAILED]] = int(row["rows"])
-    return sorted(
-        (
-            FileShare(
-                row["_file"],
-                row["_sha"],
-                row[GOOD],
-                row[UNDECIDED],
-                row[ACCEPTED],
-                row[DROPPED],
-                checks.get(row["_file"], {}),
-            )
-            for row in counts.iter_rows(named=True)
-        ),
-        key=lambda f: f.file,
-    )
+    for file, name, rows in failed.select("_file", FAILED, "rows").iter_rows():
+        checks.setdefault(file, {})[name] = rows
+    found = {(file, status): rows for file, status, rows in statuses.select("_file", STATUS, "rows").iter_rows()}
+    files = []
+    for file, sha, rows in totals.select("_file", "_sha", "rows").sort("_file").iter_rows():
+        bad, accepted, dropped = (found.get((file, s), 0) for s in (UNDECIDED, ACCEPTED, DROPPED))
+        good = rows - bad - accepted - dropped
+        files.append(FileShare(file, sha, good, bad, accepted, dropped, checks.get(file, {})))
+    return files
 
 
 def _publish(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) -> _State:
     try:
-        good = layout(published(_checked(asked.rows, spec, state.rulings)))
+        good = layout(_checked(asked.rows, spec, state.rulings).published())
     except Exception as e:
         raise mapped(e, context.task.node) from e
     info = json.loads(state.bad.commit.get("holdfast_info", "{}")) if state.bad is not None else {}
