@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -299,3 +300,20 @@ def test_observing_reads_no_rows_while_nothing_changed(
 
     monkeypatch.setattr("holdfast_pipeline.ingestion._ledger", refuse)
     assert world.observe("orders-raw", shop.ingestion).status is Status.PRESENT
+
+
+def test_a_pattern_over_everything_leaves_the_warehouse_out(world: World) -> None:
+    world.settings = replace(world.settings, warehouse=world.data / "warehouse")
+    shop = Shop(source=specs.Source("orders", "**/*.csv", "csv"))
+    world.put("deep/er/a.csv", _one(1))
+    world.put("b.csv", _one(2))
+    world.put("warehouse/acme/main/x.csv", _one(3))
+    world.provision("orders-raw", shop.ingestion)
+    assert world.rows("bronze", "orders-raw", "order_id", "_file") == [("1", "deep/er/a.csv"), ("2", "b.csv")]
+
+
+def test_a_time_in_the_future_does_not_keep_a_file_out(world: World, shop: Shop) -> None:
+    path = world.put("orders/a.csv", GOOD)
+    os.utime(path, (world.time + 86_400, world.time + 86_400))
+    world.provision("orders-raw", shop.ingestion)
+    assert len(world.rows("bronze", "orders-raw")) == 3

@@ -38,9 +38,10 @@ def provision(context: Context, spec: SchemaSpec) -> StageResult:
     task = context.task
     decision = task.decision
     if decision is not None and _undecided(context.settings, task.tenant, task.graph, spec.contract):
-        if decision.outcome not in ("accept", "reject"):
+        if decision.outcome in ("accept", "reject"):
+            _decide(context, spec.contract)
+        elif decision.outcome != "retry":
             raise Permanent(f"{decision.outcome!r} is no decision about a schema; choose accept or reject")
-        _decide(context, spec.contract)
     touch = tuple(Touch(n) for n in spec.ingestions) if decision is not None else ()
     return StageResult(observe(context, spec), touch=touch)
 

@@ -49,7 +49,7 @@ def provision(context: Context, spec: EnricherSpec) -> StageResult:
     try:
         files = _lookup_files(context, spec.lookup, table, observing=False)
     except NotFound as e:
-        raise Temporary(f"the lookup is not there: {e.message}") from e
+        raise Temporary(f"the lookup is not there: {e.message}", reason="source_missing") from e
     key = content_key(digest=context.task.digest, inputs=versions(pins), lookup=[(f.file.name, f.sha) for f in files])
     known = json.dumps([[f.file.name, f.file.tag, f.sha] for f in files])
     if table is None or table.key != key or table.commit.get(LOOKUP, "[]") != known:

@@ -52,8 +52,8 @@ def list_source(roots: Roots, source: Source, *, now: float, settle: float) -> L
         if source.format == "delta":
             return _delta(roots, place, source)
         if not place.base.exists():
-            raise NotFound(f"{source.uri!r} does not exist")
-        found = [_stat(roots, place, source, p, now, settle) for p in _walk(place)]
+            raise NotFound(f"{source.uri!r} does not exist", reason="source_missing")
+        found = [_stat(roots, place, source, p, now, settle) for p in _walk(place, roots.warehouse)]
     except OSError as e:
         raise Unavailable(f"{source.uri!r} cannot be listed: {e.strerror or e}") from e
     return Listing({f.name: f for f in found if f is not None})
@@ -100,7 +100,7 @@ def _ignored(name: str) -> bool:
     return name.startswith((".", "_")) or name.endswith(IGNORED_SUFFIXES)
 
 
-def _walk(place: Place) -> Iterator[Path]:
+def _walk(place: Place, warehouse: Path) -> Iterator[Path]:
     base = place.base
     rest = place.parts[len(base.relative_to(place.root).parts) :]
     if not rest:
@@ -110,7 +110,7 @@ def _walk(place: Place) -> Iterator[Path]:
             yield base
         return
     seen: set[Path] = set()
-    for path in _match(base, rest):
+    for path in _match(base, rest, warehouse):
         if path not in seen:
             seen.add(path)
             yield path
@@ -121,19 +121,22 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(found, key=lambda e: e.name)
 
 
-def _match(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+def _match(folder: Path, parts: tuple[str, ...], warehouse: Path) -> Iterator[Path]:
+    if folder == warehouse:
+        return  # the pipelines' own tables may lie below a tenant's root; they are nobody's source
     head, rest = parts[0], parts[1:]
     if head == "**":
-        yield from _match(folder, rest or ("*",))
+        yield from _match(folder, rest or ("*",), warehouse)
         for entry in _entries(folder):
             if entry.is_dir(follow_symlinks=False) and not _ignored(entry.name):
-                yield from _match(Path(entry), parts)
+                yield from _match(Path(entry), parts, warehouse)
         return
     for entry in _entries(folder):
-        if _ignored(entry.name) or not (fnmatchcase(entry.name, head) if is_pattern(head) else entry.name == head):
+        fits = fnmatchcase(entry.name, head) if is_pattern(head) else entry.name == head
+        if not fits or _ignored(entry.name):
             continue
         if rest and entry.is_dir():
-            yield from _match(Path(entry), rest)
+            yield from _match(Path(entry), rest, warehouse)
         elif not rest and (entry.is_file() or entry.is_symlink()):
             yield Path(entry)
 
@@ -157,7 +160,7 @@ def _delta(roots: Roots, place: Place, source: Source) -> Listing:
     folder = roots.check(place.root, place.path, source.uri)
     table = Table.open(folder)
     if table is None:
-        raise NotFound(f"{source.uri!r} is not a Delta table")
+        raise NotFound(f"{source.uri!r} is not a Delta table", reason="source_missing")
     for path in table.paths():
         if not Path(os.path.realpath(path)).is_relative_to(folder):
             roots.check(place.root, path, source.uri)

@@ -86,7 +86,7 @@ def provision(context: Context, spec: IngestionSpec) -> StageResult:
     try:
         state = _state(context, spec)
     except NotFound as e:
-        raise Temporary(f"the source is not there: {e.message}") from e
+        raise Temporary(f"the source is not there: {e.message}", reason="source_missing") from e
     if not (state.settled and state.main is not None and state.main.digest == task.digest):
         state = _land(context, spec, state)
     touch: tuple[Touch, ...] = ()

@@ -60,7 +60,7 @@ def _provision_source(context: Context, spec: specs.DataSourceSpec) -> StageResu
     """Nothing can be made here: the source is listable, or Temporary. Its dependents are touched when it is."""
     found = _observe_source(context, spec)
     if found.status is not Status.PRESENT:
-        raise Temporary(found.detail)
+        raise Temporary(found.detail, reason="source_missing")
     return StageResult(found, touch=tuple(Touch(n) for n in spec.dependents))
 
 

@@ -51,10 +51,10 @@ def pin(context: Context, inputs: Iterable[Input], at: Mapping[str, DataVersion]
         folder = stage_folder(context.settings, task.tenant, task.graph, wanted.node, wanted.type).main
         table = Table.open(folder)
         if table is None:
-            raise Temporary(f"input {wanted.node!r} is not there yet")
+            raise Temporary(f"input {wanted.node!r} is not there yet", reason="input_missing")
         version = at[wanted.node] if at is not None else table.data_version
         if version.table != table.metadata_id:
-            raise Temporary(f"input {wanted.node!r} was made anew; plan again")
+            raise Temporary(f"input {wanted.node!r} was made anew; plan again", reason="input_moved")
         if version.version != table.version:
             table = Table.open(folder, version.version)
         if table is None or not table.commit:

@@ -76,7 +76,9 @@ class Table:
             metadata = handle.metadata()
         except TableNotFoundError:
             if version is not None:
-                raise Temporary(f"version {version} of {folder.name} cannot be read any more") from None
+                raise Temporary(
+                    f"version {version} of {folder.name} cannot be read any more; plan again", reason="input_moved"
+                ) from None
             if os.path.lexists(folder):
                 os.listdir(folder)  # "not there" and "no permission" look alike to the library
             return None
@@ -218,7 +220,8 @@ def _lost_race(folder: Path, metadata: Mapping[str, str]) -> Table:
     table = Table.open(folder)
     if table is not None and table.key == metadata[KEY]:
         return table
-    raise Temporary(f"table {folder.name} was written by somebody else meanwhile", retry_after=1.0)
+    text = f"lost a race: table {folder.name} was written by somebody else meanwhile"
+    raise Temporary(text, retry_after=1.0, reason="lost_race")
 
 
 def _reader(

@@ -63,7 +63,9 @@ class Target:
         return "absent"
 
     def _foreign(self, why: str) -> Permanent:
-        return Permanent(f"target {str(self.folder)!r} {why}; choose another destination or remove it")
+        return Permanent(
+            f"target {str(self.folder)!r} {why}; choose another destination or remove it", reason="target_not_ours"
+        )
 
     def tag(self, kind: str) -> str:
         """Changes whenever somebody changes the published content; "" when it is not there."""
