@@ -215,9 +215,8 @@ class Check(_Spec, frozen=True):
 
 
 class ValidatorSpec(_Spec, frozen=True):
-    """``checks``: those of the declared fields and the blueprint's own. A failed cast that left its column
-    null is the check ``<column>:cast``. ``quality_threshold``: the least share of good rows per file,
-    0..1."""
+    """``checks``: those of the declared fields and the blueprint's own. A failed cast is the check ``<column>:cast``,
+    also where the cleanser filled the null. ``quality_threshold``: the least share of good rows per file, 0..1."""
 
     input: Input
     checks: tuple[Check, ...] = ()
