@@ -193,7 +193,7 @@ class Domain:
 
     def bind(self, handlers: Sequence[object] = ()) -> dict[str, Bound]:
         """Every type with its handler; Invalid names the ones that have none."""
-        return bind(self._types, [*self.instances, *handlers] if not handlers else list(handlers))
+        return bind(self._types, handlers or self.instances)
 
     @property
     def compiles(self) -> bool:

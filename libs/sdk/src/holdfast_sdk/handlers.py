@@ -102,7 +102,7 @@ def bind(
     used: set[int] = set()
     made: dict[type[Any], object] = {}
     for name, (cls, node_type, codec) in declared.items():
-        matches = [h for h in handlers if isinstance(h, cls)]
+        matches = [h for h in handlers if type(h) is cls] or [h for h in handlers if isinstance(h, cls)]
         if len(matches) > 1:
             raise Invalid(f"{len(matches)} instances of {cls.__name__} were passed for type {name!r}")
         if not matches and cls not in made:

@@ -13,8 +13,8 @@ from pydantic_core import CoreSchema, core_schema
 class Ref(msgspec.Struct, frozen=True):
     """The value that another node publishes under a JSON pointer (RFC 6901), e.g. ``Ref("web#/ip")``.
 
-    A field that may hold one is annotated ``str | Ref`` (or ``int | Ref`` ...). In a compiled spec the
-    reference adds its edge; when a handler sees the spec, the value itself stands in its place.
+    A field that may hold one is annotated ``str | Ref`` (or ``int | Ref`` ...). In a compiled spec the reference
+    adds its edge and travels as ``{"$ref": "web#/ip"}``; resolving it is the planner's business.
     """
 
     target: str = msgspec.field(name="$ref")

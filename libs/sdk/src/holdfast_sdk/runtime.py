@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from nats.errors import Error as NatsError
@@ -19,7 +19,7 @@ from holdfast_bus.service import ServiceApp
 from holdfast_bus.settings import BusSettings
 from holdfast_bus.streams import RESULTS, STATE, step_durable
 from holdfast_bus.work import WorkQueue
-from holdfast_model.errors import Invalid, NotFound, Permanent, Problem, Temporary
+from holdfast_model.errors import NotFound, Permanent, Temporary
 from holdfast_model.fault_engine import EvaluateRequest
 from holdfast_model.manifest import Announcement
 from holdfast_model.messages import CompileRequest, ObserveRequest, Progress, ResultBatch
@@ -37,9 +37,13 @@ from .worker import Worker
 
 log = logging.getLogger("holdfast.sdk")
 
+# What cannot be decoded is answered as invalid by the bus.
+_compile_request = msgspec.json.Decoder(CompileRequest).decode
+_observe_request = msgspec.json.Decoder(ObserveRequest).decode
+_evaluate_request = msgspec.json.Decoder(EvaluateRequest).decode
+
 ANNOUNCE_TIMEOUT = 5.0
 FAREWELL = 1.0
-M = TypeVar("M")
 
 
 class RuntimeSettings(BusSettings):
@@ -65,10 +69,13 @@ class DomainService:
         self._intake: list[asyncio.Task[None]] = []  # what ends first: pulls and the heartbeat to the planner
         self._announcer: Announcer | None = None
         self._superseded_by = ""
+        self._turned = asyncio.Event()
+        others = set(bus.broker.subscribers)
         bus.rpc(subjects.rpc_domain(domain.name, "compile"), queue=domain.name)(self.compile)
         bus.rpc(subjects.rpc_domain(domain.name, "observe"), queue=domain.name)(self.observe)
         if domain.evaluates is not None:
             bus.rpc(subjects.rpc_domain(domain.name, "evaluate"), queue=domain.name)(self.evaluate)
+        self._answers = [s for s in bus.broker.subscribers if s not in others]
 
     # ---- lifespan
 
@@ -80,6 +87,7 @@ class DomainService:
             await hook()
         feed = ProgressFeed(self._send_progress)
         self._tasks.append(self._spawn(feed.run(), "progress"))
+        self._tasks.append(self._spawn(self._answer_while_newest(), "answers"))
         for name, bound in self._served.items():
             self._observers[name] = Observer(bound, time.time)
             self._workers[name] = self._work(name, bound, feed)
@@ -115,13 +123,11 @@ class DomainService:
     # ---- RPC
 
     async def compile(self, data: bytes) -> object:
-        request = _decoded(data, CompileRequest)
-        self._must_be_newest()
+        request = _compile_request(data)
         return await asyncio.to_thread(self.domain.compile, request.spec, request.tenant, request.graph)
 
     async def observe(self, data: bytes) -> object:
-        request = _decoded(data, ObserveRequest)
-        self._must_be_newest()
+        request = _observe_request(data)
         observer = self._observers.get(request.type)
         if observer is None:
             raise NotFound(f"domain {self.domain.name!r} has no type {request.type!r}")
@@ -129,7 +135,7 @@ class DomainService:
 
     async def evaluate(self, data: bytes) -> object:
         assert self.domain.evaluates is not None
-        return await evaluate(self.domain.evaluates, _decoded(data, EvaluateRequest))
+        return await evaluate(self.domain.evaluates, _evaluate_request(data))
 
     # ---- parts
 
@@ -152,7 +158,7 @@ class DomainService:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, Permanent):
+        if isinstance(error, Permanent) and task.get_name() == "announcer":
             log.error("%s is refused: %s%s", self.domain.name, error.message, f" ({error.hint})" if error.hint else "")
         else:
             log.error("%s broke", task.get_name(), exc_info=error)
@@ -168,21 +174,30 @@ class DomainService:
         if not older and self._superseded_by:
             log.info("version %s is gone; pulling again", self._superseded_by)
         self._superseded_by = newest if older else ""
+        self._turned.set()
         for worker in self._workers.values():
             if older:
                 worker.pause()
             else:
                 worker.resume()
 
-    def _must_be_newest(self) -> None:
-        if self._superseded_by:
-            raise Temporary(f"version {self._superseded_by} of domain {self.domain.name!r} answers", retry_after=0.1)
+    async def _answer_while_newest(self) -> None:
+        """Leave the queue group of requests to the newest version, which alone knows today's specs."""
+        answering = True
+        while True:
+            await self._turned.wait()
+            self._turned.clear()
+            newest = not self._superseded_by
+            if newest is not answering:
+                answering = newest
+                for subscriber in self._answers:
+                    await (subscriber.start() if newest else subscriber.stop())
 
     # ---- edges
 
     async def _announce(self, announcer: Announcer) -> None:
         """Announce once requests can be answered: a planner that hears of a domain asks it at once."""
-        while not all(subscriber.running for subscriber in self._bus.broker.subscribers):  # noqa: ASYNC110
+        while not all(subscriber.running for subscriber in self._answers):  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # FastStream tells nobody when it has subscribed
         try:
             await self._bus.client.flush()
@@ -213,10 +228,3 @@ def build(domain: Domain, *handlers: object, settings: RuntimeSettings | None = 
     bus = Bus(chosen, domain.name, domain.version)
     service = DomainService(domain, handlers, bus, chosen)
     return bus.app(readiness=[service.announced], on_start=[service.start], on_stop=[service.stop])
-
-
-def _decoded(data: bytes, kind: type[M]) -> M:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as e:
-        raise Invalid(f"not a {kind.__name__}: {e}", [Problem("", str(e))]) from e
