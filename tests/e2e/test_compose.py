@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,18 @@ async def _item(user: Listener, graph: str, ref: str) -> dict[str, Any]:
         found[:] = [i for i in reply.get("items", []) if f":{ref}:" in i["callerRef"]]
         return bool(found)
 
-    await until(f"somebody is asked about {ref} in {graph}", asked, 90)
+    await _until(user, graph, f"somebody is asked about {ref}", asked, 90)
     return found[0]
+
+
+async def _until(user: Listener, graph: str, what: str, reached: Callable[[], Awaitable[bool]], limit: float) -> None:
+    """As ``until``; a failure tells what is not ready, as a user would ask."""
+    try:
+        await until(what, reached, limit)
+    except AssertionError as error:
+        reply = await user.ask("rpc.planner.get", {"tenant": "default", "graph": graph, "only": "not_ready"})
+        nodes = [(n["id"], n["status"], n["phase"], n["reason"], n["detail"]) for n in reply.get("nodes", [])]
+        raise AssertionError(f"{graph}: {error}\n{reply.get('graph', reply)}\n{nodes}") from error
 
 
 async def _decide(user: Listener, item: dict[str, Any], outcome: str, **data: Any) -> None:
@@ -105,10 +115,7 @@ async def _published(system: Composed, user: Listener, folder: str, wanted: dict
         converged = any(g["graph"] == folder and g["status"] == "converged" for g in reply.get("graphs", []))
         return converged and _report(system, folder) == wanted
 
-    try:
-        await until("converged with the right report", right, 120)
-    except AssertionError as error:
-        raise AssertionError(f"{error}: {_report(system, folder)}") from error
+    await _until(user, folder, "converged with the right report", right, 120)
 
 
 def test_nats_is_published_on_this_machine_only_and_redis_not_at_all(system: Composed) -> None:
