@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
+import pytest_asyncio
 from nats.aio.client import Client
 
-from holdfast_testkit.servers import Server
+from holdfast_bus.connecting import settle
+from holdfast_testkit.servers import NatsServer, RedisServer, Server
 from holdfast_testkit.system import System
 from holdfast_testkit.waiting import eventually
 
@@ -21,8 +24,9 @@ HERE = str(Path(__file__).parent)
 class Told:
     """What a plain NATS client hears of all graphs, and how it talks back."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, tenant: str) -> None:
         self.client = client
+        self.tenant = tenant
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     async def listen(self) -> None:
@@ -31,28 +35,42 @@ class Told:
             self.events.append((message.subject, event["data"]))
 
         for family in ("graph", "node", "fault", "workitem"):
-            await self.client.subscribe(f"{family}.>", cb=hear)
-        await self.client.flush()
+            await self.client.subscribe(f"{family}.{self.tenant}.>", cb=hear)
+        await self.client.subscribe("graph._._.rejected", cb=hear)
+        await settle(self.client)
+
+    def named(self, subject: str) -> str:
+        """Tests write ``default`` for their tenant."""
+        return subject.replace(".default.", f".{self.tenant}.")
+
+    async def report(self, graph: str, **body: Any) -> None:
+        """Say that nodes changed outside."""
+        await self.client.jetstream().publish(f"state.{self.tenant}.{graph}", json.dumps(body).encode())
 
     def of(self, subject: str) -> list[dict[str, Any]]:
         """Data of the events on a subject so far."""
-        return [data for heard, data in self.events if heard == subject]
+        wanted = self.named(subject)
+        return [data for heard, data in self.events if heard == wanted]
 
     async def wait_for(self, subject: str, count: int = 1, within: float = 20.0) -> dict[str, Any]:
         """The ``count``-th event on a subject."""
-        await eventually(lambda: len(self.of(subject)) >= count, within=within)
+        try:
+            await eventually(lambda: len(self.of(subject)) >= count, within=within)
+        except AssertionError as late:
+            heard = "\n".join(f"{s} {str(d)[:200]}" for s, d in self.events)
+            raise AssertionError(f"{subject} number {count} was not heard within {within} s; heard:\n{heard}") from late
         return self.of(subject)[count - 1]
 
-    async def publish(self, graph: str, document: object, tenant: str = "default", msg_id: str = "") -> int:
+    async def publish(self, graph: str, document: object, msg_id: str = "") -> int:
         """Publish a blueprint; returns its sequence."""
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         headers = {"Nats-Msg-Id": msg_id} if msg_id else None
-        ack = await self.client.jetstream().publish(f"blueprint.{tenant}.{graph}", body, headers=headers)
+        ack = await self.client.jetstream().publish(f"blueprint.{self.tenant}.{graph}", body, headers=headers)
         return ack.seq
 
     async def ask(self, verb: str, service: str = "planner", **body: Any) -> dict[str, Any]:
         """An RPC; the reply as it is."""
-        request = {"tenant": "default", **body}
+        request = {"tenant": self.tenant, **body}
         reply = await self.client.request(f"rpc.{service}.{verb}", json.dumps(request).encode(), timeout=30)
         return json.loads(reply.data)
 
@@ -87,37 +105,77 @@ def thing(
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def tenant() -> str:
+    """Every test is a tenant of its own, so that tests can share one running system."""
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("world")
 
 
 @pytest.fixture
-def make_system(
-    nats_server: Server, redis_server: Server, nats_url: str, redis_url: str, world: World
-) -> Callable[..., System]:
-    """Builds a system over the session's wiped servers."""
+def world(folder: Path, tenant: str) -> World:
+    (folder / tenant).mkdir()
+    return World(folder / tenant)
 
-    def make(
-        planners: int = 1, services: tuple[str, ...] = ("fault-policy", "work-items", "world"), **env: str
-    ) -> System:
-        return System(
-            nats_url, redis_url, planners=planners, services=services, modules={"world": "world_domain"},
-            env={"PYTHONPATH": HERE, "WORLD_FOLDER": str(world.folder), **env},
-        )  # fmt: skip
+
+def build(nats_url: str, redis_url: str, folder: Path, planners: int, services: tuple[str, ...], **env: str) -> System:
+    return System(
+        nats_url, redis_url, planners=planners, services=services, modules={"world": "world_domain"},
+        env={"PYTHONPATH": HERE, "WORLD_FOLDER": str(folder), **env},
+    )  # fmt: skip
+
+
+EVERYTHING = ("fault-policy", "work-items", "world")
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> Iterator[tuple[str, str]]:
+    """Servers of the shared system, apart from those that single tests wipe."""
+    nats_server, redis_server = NatsServer(), RedisServer()
+    try:
+        nats_server.start_now()
+        redis_server.start_now()
+        yield nats_server.url, redis_server.url
+    finally:
+        nats_server.close()
+        redis_server.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def system(shared_servers: tuple[str, str], folder: Path) -> AsyncIterator[System]:
+    """One running system for all tests that kill nothing."""
+    async with build(*shared_servers, folder, 1, EVERYTHING) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def told(system: System, tenant: str) -> AsyncIterator[Told]:
+    """A client of the shared system."""
+    client = await nats.connect(system.nats_url)
+    listener = Told(client, tenant)
+    await listener.listen()
+    yield listener
+    await client.close()
+
+
+@pytest.fixture
+def make_system(own_nats: Server, own_redis: Server, folder: Path) -> Callable[..., System]:
+    """Builds a system of the test's own, to kill and restart."""
+
+    def make(planners: int = 1, services: tuple[str, ...] = EVERYTHING, **env: str) -> System:
+        return build(own_nats.url, own_redis.url, folder, planners, services, **env)
 
     return make
 
 
-@pytest.fixture
-async def system(make_system: Callable[..., System]) -> AsyncIterator[System]:
-    async with make_system() as running:
-        yield running
-
-
-@pytest.fixture
-async def told(nats_url: str) -> AsyncIterator[Told]:
-    client = await nats.connect(nats_url)
-    listener = Told(client)
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_told(own_nats: Server, tenant: str) -> AsyncIterator[Told]:
+    """A client of the test's own system; it listens before anything has started."""
+    client = await nats.connect(own_nats.url)
+    listener = Told(client, tenant)
     await listener.listen()
     yield listener
     await client.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+
+import pytest
 
 from holdfast_testkit.system import System
 from holdfast_testkit.waiting import eventually
 
 from .conftest import Told, World, thing
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_dependencies_come_first_and_removals_last(system: System, told: Told, world: World) -> None:
@@ -67,7 +70,7 @@ async def test_a_reported_change_is_healed(system: System, told: Told, world: Wo
     await told.wait_for("graph.default.g.converged")
     (world.folder / "a.json").unlink()
     body = {"node": "a", "fault": "node_destroyed", "detail": "a raid"}
-    await told.client.jetstream().publish("state.default.g", json.dumps(body).encode())
+    await told.report("g", **body)
     await eventually(lambda: world.things() == {"a": 1, "b": 1})
     fault = await told.wait_for("fault.default.g.node_destroyed")
     assert (fault["node"], fault["detail"]) == ("a", "a raid")
@@ -82,7 +85,7 @@ async def test_a_report_that_disagrees_with_its_subject_changes_nothing(
     await told.wait_for("graph.default.g.converged")
     dead = await told.client.subscribe("dlq.>")
     body = {"node": "a", "tenant": "somebody-else", "fault": "node_destroyed"}
-    await told.client.jetstream().publish("state.default.g", json.dumps(body).encode())
+    await told.report("g", **body)
     letter = await dead.next_msg(timeout=10)
     assert letter.subject == "dlq.STATE"
     assert told.of("fault.default.g.node_destroyed") == []
@@ -121,7 +124,7 @@ async def test_unblock_gives_a_hopeless_node_another_try(system: System, told: T
 
 
 async def test_nothing_is_lost_when_processes_are_killed_while_a_graph_converges(
-    make_system: Callable[..., System], told: Told, world: World
+    make_system: Callable[..., System], own_told: Told, world: World
 ) -> None:
     async with make_system(
         planners=2, HOLDFAST_LEASE_TTL="1.5", HOLDFAST_START_WITHIN="3", HOLDFAST_GRACE="1"
@@ -132,26 +135,26 @@ async def test_nothing_is_lost_when_processes_are_killed_while_a_graph_converges
             for layer, names in enumerate(layers)
             for name in names
         ]
-        await told.publish("g", {"nodes": nodes})
+        await own_told.publish("g", {"nodes": nodes})
         await eventually(lambda: len(world.things()) > 5, within=20)
         for process in (*system.planners, system["world"], system["fault-policy"], system["work-items"]):
             await process.kill()
             await process.start()
         await eventually(lambda: len(world.things()) == len(nodes), within=60)
-        await told.wait_for("graph.default.g.converged", within=60)
+        await own_told.wait_for("graph.default.g.converged", within=60)
         seen = [node for action, node in world.log() if action == "provision"]
         assert set(seen) == {n["id"] for n in nodes}
         assert len(set(world.keys())) == len(nodes), "a repeated step kept its idempotency key"
 
 
 async def test_two_planners_share_the_graphs_and_one_takes_over(
-    make_system: Callable[..., System], told: Told, world: World
+    make_system: Callable[..., System], own_told: Told, world: World
 ) -> None:
     async with make_system(planners=2, HOLDFAST_LEASE_TTL="1.5") as system:
         for number in range(8):
-            await told.publish(f"g{number}", {"nodes": [thing(f"x{number}")]})
+            await own_told.publish(f"g{number}", {"nodes": [thing(f"x{number}")]})
         await eventually(lambda: len(world.things()) == 8, within=20)
         await system.planners[1].kill()
         for number in range(8):
-            await told.publish(f"g{number}", {"nodes": [thing(f"x{number}", 2)]})
+            await own_told.publish(f"g{number}", {"nodes": [thing(f"x{number}", 2)]})
         await eventually(lambda: set(world.things().values()) == {2} and len(world.things()) == 8, within=30)

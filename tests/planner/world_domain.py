@@ -58,12 +58,14 @@ def compile(bp: Blueprint, graph: GraphBuilder) -> None:
         before = [name]
 
 
-def path_of(node: str) -> Path:
-    return FOLDER / (quote(node, safe="") + ".json")
+def path_of(node: str, ctx: Context) -> Path:
+    folder = FOLDER / ctx.tenant
+    folder.mkdir(exist_ok=True)
+    return folder / (quote(node, safe="") + ".json")
 
 
 def note(action: str, node: str, ctx: Context) -> None:
-    with (FOLDER / "log").open("a") as log:
+    with (FOLDER / ctx.tenant / "log").open("a") as log:
         log.write(f"{action} {quote(node, safe='')} {ctx.idempotency_key}\n")
 
 
@@ -74,11 +76,11 @@ class Folder:
         self.tries: dict[str, int] = {}
 
     async def observe(self, node: Node[Thing], ctx: Context) -> State[BaseModel]:
-        if path_of(node.id).with_suffix(".broken").exists():
+        if path_of(node.id, ctx).with_suffix(".broken").exists():
             return Drifted("broken", detail="somebody broke it", hold=True, token="broken")
-        if not path_of(node.id).exists():
+        if not path_of(node.id, ctx).exists():
             return Absent()
-        there = json.loads(path_of(node.id).read_text())
+        there = json.loads(path_of(node.id, ctx).read_text())
         if there["value"] != node.spec.value:
             return Drifted("changed", token=str(there["value"]))
         return Present(token=str(there["value"]))
@@ -96,16 +98,16 @@ class Folder:
             raise PendingApproval(spec.plan, summary={"value": spec.value}, pins={"value": spec.value})
         if ctx.decision is not None:
             note(f"decision={ctx.decision.outcome}", node.id, ctx)
-            path_of(node.id).with_suffix(".broken").unlink(missing_ok=True)
+            path_of(node.id, ctx).with_suffix(".broken").unlink(missing_ok=True)
         note("provision", node.id, ctx)
-        scratch = path_of(node.id).with_suffix(".tmp")
+        scratch = path_of(node.id, ctx).with_suffix(".tmp")
         scratch.write_text(json.dumps({"value": spec.value}))
-        scratch.replace(path_of(node.id))
+        scratch.replace(path_of(node.id, ctx))
         return Present(token=str(spec.value))
 
     async def deprovision(self, node: Node[Thing], ctx: Context) -> None:
         note("deprovision", node.id, ctx)
-        path_of(node.id).unlink(missing_ok=True)
+        path_of(node.id, ctx).unlink(missing_ok=True)
 
 
 @world.node_type("thing", resync="1h", timeout="20s", batch=8, concurrency=8, outcomes={"broken": ["mend", "give-up"]})

@@ -65,9 +65,9 @@ class Tools(msgspec.Struct, frozen=True):
 
 
 class HostedGraph:
-    """See the module. ``lost`` is called when another owner has taken over."""
+    """See the module. ``lost`` is called when the host ends by itself: fenced off (True) or by a failure (False)."""
 
-    def __init__(self, ref: GraphRef, epoch: int, tools: Tools, lost: Callable[[GraphRef], None]) -> None:
+    def __init__(self, ref: GraphRef, epoch: int, tools: Tools, lost: Callable[[GraphRef, bool], None]) -> None:
         self.ref = ref
         self.epoch = epoch
         self._tools = tools
@@ -122,14 +122,14 @@ class HostedGraph:
                 await self._turn()
         except Fenced as error:
             log.warning("%s", error)
-            self._lost(self.ref)
+            self._lost(self.ref, True)
         except asyncio.CancelledError:
             raise
         except Exception:
             # Whatever it was, a fresh start from the store is right: nothing but memory is lost.
             log.exception("the host of graph %s failed; it is loaded again", self.ref)
             await asyncio.sleep(1.0)
-            self._lost(self.ref)
+            self._lost(self.ref, False)
 
     async def _wait(self) -> None:
         if self._woken.is_set():
@@ -315,6 +315,7 @@ class HostedGraph:
         assert reconciler is not None
         (found,) = await self._tools.store.kv.run(("HMGET", keys.meta(self.ref), "status", "incarnation"))
         reconciler.deleting = found[0] == b"deleting"
+        reconciler.deleted = found[0] == b"deleted"
         if found[1] is not None:
             reconciler.core.incarnation = found[1].decode()
 

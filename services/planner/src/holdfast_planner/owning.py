@@ -39,6 +39,7 @@ class Partition:
         self._reader: asyncio.Task[None] | None = None
         self.graphs: dict[GraphRef, HostedGraph] = {}
         self._gone: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     async def start(self) -> None:
         for ref in await self._tools.store.graphs(self.lease.partition):
@@ -49,6 +50,7 @@ class Partition:
 
     async def stop(self) -> None:
         """Stop reading (which gives back what is held) and unload the graphs."""
+        self._stopped = True
         await self._rpc.close(self.lease.partition)
         if self._reader is not None:
             self._reader.cancel()
@@ -67,13 +69,18 @@ class Partition:
             graph.start()
         return graph
 
-    def _lost(self, ref: GraphRef) -> None:
-        """A host ended by itself. It is loaded again at the next hint or result, if the partition is still ours."""
+    def _lost(self, ref: GraphRef, fenced: bool) -> None:
+        """A host ended by itself: by a failure, after which a fresh one is loaded, or because it was fenced off."""
         graph = self.graphs.pop(ref, None)
         if graph is not None:
-            task = asyncio.create_task(graph.stop())
+            task = asyncio.create_task(self._replace(graph, again=not fenced))
             self._gone.add(task)
             task.add_done_callback(self._gone.discard)
+
+    async def _replace(self, graph: HostedGraph, *, again: bool) -> None:
+        await graph.stop()
+        if again and not self._stopped:
+            self.host(graph.ref)
 
     async def _read(self, queue: WorkQueue) -> None:
         while True:
