@@ -7,25 +7,23 @@ rolls back, catches up and applies the change again).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Self
 
 import msgspec
 
 from .errors import Cycle, Dangling, Disagreement, Invalid, NotFound, Problem
+from .merged import MergedGraph, type_key
 from .messages import NodeDeclaration
 from .mutations import AddDependency, AddNode, Mutation, RemoveDependency, RemoveNode, UpdateNode
 from .names import BUILT_IN_TYPES, GraphRef
-from .order import TopologicalOrder
-from .rows import EDGES_ONLY, Declaration, Delta, Node, Row, Tombstone, declare, gone_field, gone_key
+from .rows import EDGES_ONLY, Declaration, Delta, Row, Tombstone, declare, gone_field, gone_key
 
 LAST_WRITER = "last_writer_wins"
 FIRST_WRITER = "first_writer_wins"
 FAIL = "fail"
 STRATEGIES = frozenset({LAST_WRITER, FIRST_WRITER, FAIL})
 POLICY_OWNER = "policy:"
-
-_REBUILD_SHARE = 8  # re-order the whole graph when at least 1/8 of it changes
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -39,58 +37,20 @@ class Change(msgspec.Struct, frozen=True):
         return bool(self.added or self.updated or self.removed)
 
 
-type_key = tuple[str, str]
 _Undo = tuple[dict[str, Row | None], dict[type_key, Tombstone | None]]
 
 
-class DesiredGraph:
-    """See the module. ``version`` is the CAS word at which this replica stands; the store sets it."""
+class DesiredGraph(MergedGraph):
+    """See the module."""
 
     def __init__(self, ref: GraphRef) -> None:
-        self.ref = ref
-        self.version = 0
-        self.rows: dict[str, Row] = {}
-        self.gone: dict[type_key, Tombstone] = {}
-        self.nodes: dict[str, Node] = {}
-        self.owned: dict[str, dict[str, None]] = {}
-        self._dangling: dict[str, set[str]] = {}  # target that is not visible -> visible sources that want it
-        self._below: dict[str, set[str]] = {}  # target -> visible dependents
-        self._above: dict[str, tuple[str, ...]] = {}  # source -> visible dependencies
-        self._reviews: dict[str, set[str]] = {}  # target -> review nodes that speak of it
-        self._order = TopologicalOrder()
+        super().__init__(ref)
         self._journal: list[_Undo] = []
-        self.tracking = False
-        """Whether touched ids are kept for :meth:`drain`; off, so that nobody pays who does not follow."""
-        self._touched: dict[str, None] = {}
-        self._touched_gone: dict[type_key, None] = {}
 
-    # ---- reading
-
-    def __contains__(self, node: str) -> bool:
-        return node in self.nodes
-
-    def __len__(self) -> int:
-        return len(self.nodes)
-
-    def dependents(self, node: str) -> frozenset[str]:
-        """Ids of the visible nodes that depend on ``node``."""
-        return frozenset(self._below.get(node, ()))
-
-    def order_of(self, node: str) -> int:
-        """The node's place in the topological order (0 for one that is not visible)."""
-        return self._order[node] if node in self.nodes else 0
-
-    def reviews_of(self, node: str) -> frozenset[str]:
-        """Ids of the built-in review nodes whose target is ``node``."""
-        return frozenset(self._reviews.get(node, ()))
-
-    def drain(self) -> tuple[dict[str, Node | None], dict[type_key, Tombstone | None]]:
-        """Nodes whose merge or visible edges may have changed since the last call, and tombstones: as they are now."""
-        nodes = {i: self.nodes.get(i) for i in self._touched}
-        gone = {k: self.gone.get(k) for k in self._touched_gone}
-        self._touched.clear()
-        self._touched_gone.clear()
-        return nodes, gone
+    def adopt(self, draft: Self) -> None:
+        """As a merged graph does; the journal is emptied."""
+        super().adopt(draft)
+        self._journal.clear()
 
     # ---- journal
 
@@ -125,7 +85,7 @@ class DesiredGraph:
         before = (dict.fromkeys((*self._touched, *self.nodes)), dict.fromkeys((*self._touched_gone, *self.gone)))
         self.__init__(self.ref)  # type: ignore[misc]
         self.version, self.tracking = version, tracking
-        self._enter(dict(rows))
+        self._enter(rows)
         self.gone = {t.key: t for t in gone}
         if tracking:
             self._touched.update(before[0])
@@ -154,13 +114,14 @@ class DesiredGraph:
         where = pointers or {}
         changed: dict[str, Row | None] = {}
         disagree: list[str] = []
+        known = self.rows.get
         for node, new in wanted.items():
-            row = self.rows.get(node)
+            row = known(node)
             if row is None:
                 changed[node] = Row(((owner, new),))
                 continue
             old = row.of(owner)
-            if old is not None and old.same_as(new):
+            if old is new or (old is not None and old.same_as(new)):
                 continue
             others = [d for o, d in row.declarations if o != owner and not o.startswith(POLICY_OWNER)]
             if strategy == FAIL and any(not d.same_as(new) for d in others):
@@ -268,12 +229,14 @@ class DesiredGraph:
         ours = f"{new.type} {bytes(new.spec).decode()}"
         return f"node {node!r} is declared differently by another blueprint ({theirs}; here: {ours})"
 
-    def _change(self, changed: dict[str, Row | None], check: Iterable[str], where: Mapping[str, str]) -> Change:
-        """Enter rows, journal them, bury what went, and check that no edge of ``check`` dangles."""
+    def _change(self, changed: dict[str, Row | None], check: Container[str], where: Mapping[str, str]) -> Change:
+        """Enter rows, journal them, bury what went, and check that no changed edge of ``check`` dangles."""
         if not changed:
             return Change()
+        if not self.rows and not self.gone:
+            return self._begin(changed, check, where)
         before = {i: self.nodes.get(i) for i in changed}
-        orphaned = {i: tuple(self._below.get(i, ())) for i in changed if before[i] is not None}
+        orphaned = {i: tuple(self._below.get(i, ())) for i, node in before.items() if node is not None}
         mark = self.mark()
         self._journal.append(({i: self.rows.get(i) for i in changed}, {}))
         try:
@@ -308,137 +271,47 @@ class DesiredGraph:
             self._change(dict.fromkeys(reviews), {}, {})
         return Change(tuple(added), tuple(updated), tuple(removed))
 
+    def _begin(self, changed: Mapping[str, Row | None], check: Container[str], where: Mapping[str, str]) -> Change:
+        """:meth:`_change` of an empty graph: there is nothing to compare with, nothing to bury."""
+        mark = self.mark()
+        self._journal.append((dict.fromkeys(changed), {}))
+        try:
+            self._enter(changed)
+            if self._dangling or len(self.nodes) < len(self.rows):
+                self._check_edges(changed, {}, check, where)
+        except Invalid:
+            self.undo(mark)
+            raise
+        return Change(tuple(self.nodes))
+
     def _check_edges(
         self,
         changed: Mapping[str, Row | None],
         orphaned: Mapping[str, tuple[str, ...]],
-        check: Iterable[str],
+        check: Container[str],
         where: Mapping[str, str],
     ) -> None:
-        for node in check:
-            for i, target in enumerate(self.rows[node].edges()):
-                if target not in self.nodes:
-                    raise Dangling(node, target, path=f"{where[node]}/depends_on/{i}" if node in where else "")
+        """Nodes that are declared as they were before are not looked at again, unless what they name is gone."""
+        for node, row in changed.items():
+            if row is not None and node in check:
+                for target in row.edges():
+                    if target not in self.nodes:
+                        raise self._dangles(node, target, where)
         if not where and not check:
             return  # removals by policies and deletions strip edges; only declarations may not leave any dangling
         for node, users in orphaned.items():
             if node not in self.nodes:
                 for user in users:
                     if user in self.nodes and node in self.rows[user].edges():
-                        raise Dangling(user, node)
+                        raise self._dangles(user, node, where)
+
+    def _dangles(self, node: str, target: str, where: Mapping[str, str]) -> Dangling:
+        place = where.get(node)
+        return Dangling(
+            node, target, path="" if place is None else f"{place}/depends_on/{self.rows[node].edges().index(target)}"
+        )
 
     def _bury_journalled(self, graves: dict[type_key, Tombstone | None]) -> None:
         if graves:
             self._journal.append(({}, {k: self.gone.get(k) for k in graves}))
             self._bury(graves)
-
-    def _bury(self, graves: Mapping[type_key, Tombstone | None]) -> None:
-        if self.tracking:
-            self._touched_gone.update(dict.fromkeys(graves))
-        for key, tombstone in graves.items():
-            if tombstone is None:
-                self.gone.pop(key, None)
-            else:
-                self.gone[key] = tombstone
-
-    # ---- rows -> merge, edges, order
-
-    def _enter(self, changed: Mapping[str, Row | None]) -> None:
-        """Put rows in place and bring every derived structure up to date: O(changes), except for bulk changes."""
-        touched = self._merge(changed)
-        if self.tracking:
-            self._touched.update(touched)
-        nodes, above, below = self.nodes, self._above, self._below
-        bulk = len(touched) > 1000 and len(touched) * _REBUILD_SHARE >= len(nodes)
-        # First every edge that goes, then those that come: a reversed edge must not look like a cycle.
-        wanted: dict[str, tuple[str, ...]] = {}
-        for node in touched:
-            old = above.get(node, ())
-            if node not in nodes:
-                for target in old:
-                    below[target].discard(node)
-                above.pop(node, None)
-                continue
-            edges = self.rows[node].edges()
-            new = tuple([t for t in edges if t in nodes]) if edges else edges
-            if len(new) < len(edges):
-                for target in set(edges).difference(new):
-                    self._dangling.setdefault(target, set()).add(node)
-            wanted[node] = new
-            if old and old != new:
-                kept = set(new)
-                for target in old:
-                    if target not in kept and target in below:
-                        below[target].discard(node)
-                above[node] = tuple(t for t in old if t in kept)
-        for node in touched:
-            if node not in nodes:
-                below.pop(node, None)
-        for node, targets in wanted.items():
-            if not bulk:
-                for target in targets:
-                    if target not in above.get(node, ()):
-                        self._order.insert_edge(node, target, above, below)
-                        above[node] = (*above.get(node, ()), target)
-                        below.setdefault(target, set()).add(node)
-            else:
-                for target in targets:
-                    below.setdefault(target, set()).add(node)
-            above[node] = targets
-            if nodes[node].depends_on != targets:
-                nodes[node] = msgspec.structs.replace(nodes[node], depends_on=targets)
-        if bulk:
-            self._order.rebuild(above)
-
-    def _merge(self, changed: Mapping[str, Row | None]) -> dict[str, None]:
-        """Enter rows and their winners; returns the nodes whose visible edges may differ now."""
-        touched: dict[str, None] = {}
-        for node, row in changed.items():
-            was_visible = node in self.nodes
-            self._index(node, self.rows.get(node), row)
-            winner = row.winner() if row else None
-            touched[node] = None
-            if winner is not None:
-                self._see(node, *winner)
-                if not was_visible and node in self._dangling:
-                    touched.update(dict.fromkeys(self._dangling.pop(node)))
-            elif was_visible:
-                self._unsee(node)
-                touched.update(dict.fromkeys(self._below.get(node, ())))
-        return touched
-
-    def _index(self, node: str, old: Row | None, new: Row | None) -> None:
-        if old is not None:
-            for owner, _ in old.declarations:
-                self.owned[owner].pop(node, None)
-        if new is None:
-            self.rows.pop(node, None)
-            return
-        self.rows[node] = new
-        for owner, _ in new.declarations:
-            self.owned.setdefault(owner, {})[node] = None
-
-    def _see(self, node: str, owner: str, d: Declaration) -> None:
-        self._unreview(node)
-        edges = self._above.get(node) or d.depends_on
-        self.nodes[node] = Node(node, d.type, d.spec, d.digest, edges, d.gating, d.spec_gating, owner)
-        self._order.add(node)
-        if d.type in BUILT_IN_TYPES:
-            self._reviews.setdefault(review_target(d.spec), set()).add(node)
-
-    def _unsee(self, node: str) -> None:
-        self._unreview(node)
-        self.nodes.pop(node, None)
-        self._order.remove(node)
-
-    def _unreview(self, node: str) -> None:
-        seen = self.nodes.get(node)
-        if seen is not None and seen.type in BUILT_IN_TYPES:
-            self._reviews.get(review_target(seen.spec), set()).discard(node)
-
-
-def review_target(spec: msgspec.Raw | bytes) -> str:
-    """The id of the node that a built-in review speaks of ("" where its spec names none)."""
-    value: Any = msgspec.json.decode(spec)
-    target = value.get("target") if isinstance(value, dict) else None
-    return target if isinstance(target, str) else ""

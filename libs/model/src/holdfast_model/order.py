@@ -26,6 +26,12 @@ class TopologicalOrder:
     def __getitem__(self, node: str) -> int:
         return self._at[node]
 
+    def copy(self) -> TopologicalOrder:
+        """An independent copy."""
+        other = TopologicalOrder()
+        other._at, other._next = dict(self._at), self._next
+        return other
+
     def add(self, node: str) -> None:
         """Place a node without edges (a no-op for a known one)."""
         if node not in self._at:
