@@ -62,7 +62,7 @@ class Unknown(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-State = Union[Present[T], Absent, Drifted, Unknown]  # noqa: UP007 - a generic alias; ``X | Y`` is none before 3.12
+State = Union[Present[T], Absent, Drifted, Unknown]
 
 
 class PendingApproval(Exception):  # noqa: N818 - an answer, not an error; raising it is the shorter way out
