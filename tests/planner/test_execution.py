@@ -60,6 +60,7 @@ async def test_every_failed_attempt_is_one_fault_and_success_one_recovery(
 ) -> None:
     await told.publish("g", {"nodes": [thing("a", fail=3)]})
     await told.wait_for("graph.default.g.converged")
+    await told.wait_for("fault.default.g.provision_failed", 3)
     assert [f["attempt"] for f in told.of("fault.default.g.provision_failed")] == [1, 2, 3]
     await eventually(lambda: len(told.of("node.default.g.recovered")) == 1)
     assert len(set(world.keys())) == 1

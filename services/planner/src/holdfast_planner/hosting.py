@@ -231,6 +231,7 @@ class HostedGraph:
         )  # fmt: skip
         reconciler.version = graph.version
         reconciler.deleting = meta.get("status") == b"deleting"
+        reconciler.deleted = meta.get("status") == b"deleted"
         self.reconciler = reconciler
         for field, intent in todo.items():
             self._resume(reconciler, field, intent)

@@ -132,7 +132,8 @@ class PlannerRpc:
         finally:
             for subscription in subscriptions:
                 await subscription.unsubscribe()
-        return {"status": name, "message": data.get("reason", ""), "problems": [], "warnings": [], **data}
+        told = {"problems": [], "warnings": [], **data, "message_id": data.get("message", "")}
+        return {**told, "status": name, "message": data.get("reason", "")}
 
     # ---- for the owner
 
