@@ -10,7 +10,8 @@
     │   ├── Invalid        bad input, with the place of each problem
     │   │   ├── Dangling   an edge names a node that is not there
     │   │   ├── Cycle      an edge would close a cycle (``path`` names it)
-    │   │   └── Disagreement   two declarations of one node differ and may not
+    │   │   ├── Disagreement   two declarations of one node differ and may not
+    │   │   └── Claimed    a node type belongs to another domain
     │   ├── NotFound
     │   ├── Forbidden      the actor may not do this
     │   ├── IllegalState   the target's state does not allow this (a person re-reads and decides again)
@@ -111,6 +112,15 @@ class Disagreement(Invalid):
     def __init__(self, nodes: Sequence[str], message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message, problems)
         self.nodes = tuple(nodes)
+
+
+class Claimed(Invalid):
+    """Two domains claim one node type. ``owner`` claimed it first."""
+
+    def __init__(self, node_type: str, owner: str, other: str, *, path: str = "") -> None:
+        text = f"type {node_type!r} belongs to domain {owner!r}; {other!r} may not claim it"
+        super().__init__(text, [Problem(path, text)], hint="rename the type, or forget the domain that is gone")
+        self.type, self.owner, self.other = node_type, owner, other
 
 
 class NotFound(Permanent):
