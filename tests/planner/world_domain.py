@@ -73,7 +73,7 @@ class Folder:
     """Files as things."""
 
     def __init__(self) -> None:
-        self.tries: dict[str, int] = {}
+        self.tries: dict[tuple[str, str], int] = {}
 
     async def observe(self, node: Node[Thing], ctx: Context) -> State[BaseModel]:
         if path_of(node.id, ctx).with_suffix(".broken").exists():
@@ -91,7 +91,8 @@ class Folder:
             await asyncio.sleep(spec.slow)
         if spec.permanent:
             raise Permanent("this can never work", reason="impossible")
-        tried = self.tries[node.id] = self.tries.get(node.id, 0) + 1
+        who = (ctx.tenant, node.id)
+        tried = self.tries[who] = self.tries.get(who, 0) + 1
         if tried <= spec.fail:
             raise Temporary(f"attempt {tried} fails", reason="flaky", retry_after=0.05)
         if spec.plan and (ctx.approval is None or ctx.approval.plan != spec.plan):
