@@ -46,12 +46,21 @@ def processes() -> dict[int, tuple[int, str]]:
 
 
 def mine() -> dict[int, str]:
-    """pid -> state of this process's forkservers and their children; Z is a zombie."""
-    known, found = processes(), {os.getpid(): ""}
-    for _ in range(3):
+    """pid -> state of this process's forkservers and their children; Z is a zombie. Servers of fixtures are not mine."""
+    known = processes()
+    found = {pid: state for pid, (parent, state) in known.items() if parent == os.getpid() and is_forkserver(pid)}
+    for _ in range(2):
         found |= {pid: state for pid, (parent, state) in known.items() if parent in found}
-    del found[os.getpid()]
     return found
+
+
+def is_forkserver(pid: int) -> bool:
+    """Whether its command says so; a zombie has no command any more, and counts."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return not command or b"holdfast_pipeline.forking" in command
 
 
 def is_there(pid: int) -> bool:
