@@ -5,6 +5,9 @@ collects what changed, undoes it again (nobody may see what is not committed) an
 WATCH of ``ver``. Each caller gets its own verdict. When the transaction is lost the changes are applied again to the
 newer graph; results are never replayed. A writer that lost twice puts up a short intent key, which every writer
 honours before it tries. When the reply of EXEC is lost, the op ids tell whether it happened.
+
+A change that is announced as large goes alone and aside: a thread applies it to a draft, which the replica becomes
+once it is committed. Nothing is applied twice, nothing undone, and the event loop goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ class Change(Protocol):
         ...
 
     def apply(self, graph: DesiredGraph, reads: list[Any]) -> Extra:
-        """Change ``graph`` through its methods. Deterministic, quick, no I/O.
+        """Change ``graph`` through its methods. Deterministic, quick, no I/O; for a large change in a thread.
 
         What it raises (errors of the model) becomes this caller's verdict, and its part is undone. The version it
         leads to is ``graph.version + 1``.
@@ -102,11 +105,12 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class _Request:
-    __slots__ = ("change", "future", "op", "verdict")
+    __slots__ = ("change", "future", "large", "op", "verdict")
 
-    def __init__(self, op: Op, change: Change, future: asyncio.Future[Committed]) -> None:
+    def __init__(self, op: Op, change: Change, large: bool, future: asyncio.Future[Committed]) -> None:
         self.op = op
         self.change = change
+        self.large = large
         self.future = future
         self.verdict: Committed | Exception | None = None
 
@@ -120,10 +124,15 @@ class _Request:
 
 
 class _Transaction(msgspec.Struct):
-    """What one group wants to write, computed from the graph at ``base``. ``encoded`` leaves out ``whole``."""
+    """What one group wants to write, computed from the graph at ``base``, to which the log entry ``previous`` led.
+
+    ``encoded`` leaves out ``whole``. ``draft``: the graph as it will be, where the change was applied aside.
+    """
 
     base: int
+    previous: bytes
     version: int
+    draft: DesiredGraph | None
     delta: Delta
     encoded: EncodedDelta
     whole: Whole
@@ -153,11 +162,11 @@ class Committer:
     def idle(self) -> bool:
         return self._leader is None and not self._queue
 
-    async def submit(self, op: Op, change: Change) -> Committed:
+    async def submit(self, op: Op, change: Change, weight: int = 0) -> Committed:
         if len(self._queue) >= self._limits.queue:
             raise Unavailable(f"too many writers wait for graph {self._replica.ref}", retry_after=1.0)
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Request(op, change, future))
+        self._queue.append(_Request(op, change, weight >= self._limits.bulk, future))
         if self._leader is None:
             self._leader = asyncio.create_task(self._lead())
         return await future
@@ -173,8 +182,7 @@ class Committer:
         group: list[_Request] = []
         try:
             while self._queue:
-                size = min(len(self._queue), self._limits.group)
-                group = [self._queue.popleft() for _ in range(size)]
+                group = self._next_group()
                 try:
                     await self._commit(group)
                 except Exception as e:  # noqa: BLE001 - the callers get it; the leader goes on with the next group
@@ -186,6 +194,14 @@ class Committer:
             raise
         finally:
             self._leader = None
+
+    def _next_group(self) -> list[_Request]:
+        """What waits, in order, up to the bound; a large change goes alone."""
+        queue = self._queue
+        group = [queue.popleft()]
+        while queue and len(group) < self._limits.group and not (group[0].large or queue[0].large):
+            group.append(queue.popleft())
+        return group
 
     # ---- one group: rounds until it is decided
 
@@ -245,7 +261,7 @@ class Committer:
             reads, known, horizon = await self._read(watch, group)
             if reads is None:
                 return False
-            transaction = self._apply(group, reads, known, forced)
+            transaction = await self._apply(group, reads, known, forced)
             if transaction is None:
                 if any(r.change.reads or r.change.watch for r in group):
                     await watch.commit()  # refusals too must rest on what was true at one moment
@@ -292,37 +308,40 @@ class Committer:
 
     # ---- applying the changes
 
-    def _apply(
+    async def _apply(
         self, group: list[_Request], reads: list[list[Any]], known: list[float | None], forced: bool
     ) -> _Transaction | None:
-        """Compute what to write; the graph is afterwards as before. None when nothing is to be written."""
-        graph = self._replica.graph
+        """Compute what to write; the graph is as before. None when nothing is to be written."""
+        replica = self._replica
+        graph, previous = replica.graph, replica.log_id
+        if group[0].large:
+            draft = graph.draft()
+            return await asyncio.to_thread(self._compute, draft, previous, group, reads, known, forced)
         start = graph.mark()
-        first: dict[str, _Request] = {}
-        done: list[tuple[_Request, Extra]] = []
-        for request, replies, version in zip(group, reads, known, strict=True):
-            request.verdict = None
-            if version is not None:
-                request.verdict = Committed(int(version), False)
-                continue
-            if request.op.id in first and not isinstance(first[request.op.id].verdict, Exception):
-                continue  # the same operation twice in one group: settled below
-            first[request.op.id] = request
-            mark = graph.mark()
-            try:
-                done.append((request, request.change.apply(graph, replies)))
-            except Exception as e:  # noqa: BLE001 - one caller's mistake must not fail the others
-                graph.undo(mark)
-                request.verdict = e
+        transaction = self._compute(graph, previous, group, reads, known, forced)
+        graph.undo(start)
+        return transaction
+
+    def _compute(
+        self,
+        graph: DesiredGraph,
+        previous: bytes,
+        group: list[_Request],
+        reads: list[list[Any]],
+        known: list[float | None],
+        forced: bool,
+    ) -> _Transaction | None:
+        """Apply the changes to ``graph`` and set the verdicts, which hold if the transaction does."""
+        done = _apply_all(graph, group, reads, known)
         delta = graph.delta()
-        whole = self._whole(delta)
+        aside = group[0].large
+        whole = self._whole(graph, delta, copy=not aside)
         self._weight = len(delta.rows) + len(delta.gone)
+        if not done:
+            return None
         encoded = encode_delta(
             Delta({} if whole.rows is not None else delta.rows, {} if whole.gone is not None else delta.gone)
         )
-        graph.undo(start)
-        if not done:
-            return None
         bumps = forced or bool(delta) or any(not extra.no_version for _, extra in done)
         version = graph.version + bumps
         for request, extra in done:
@@ -332,7 +351,9 @@ class Committer:
                 request.verdict = Committed(version, False)
         return _Transaction(
             graph.version,
+            previous,
             version,
+            graph if aside else None,
             delta,
             encoded,
             whole,
@@ -341,12 +362,12 @@ class Committer:
             [extra for _, extra in done],
         )
 
-    def _whole(self, delta: Delta) -> Whole:
+    def _whole(self, graph: DesiredGraph, delta: Delta, *, copy: bool) -> Whole:
         """Hashes of which at least half changes, and very much, are replaced."""
-        graph, bulk = self._replica.graph, self._limits.bulk
+        bulk = self._limits.bulk
         whole = Whole()
         if len(delta.rows) >= bulk and 2 * len(delta.rows) >= len(graph.rows):
-            whole.rows = dict(graph.rows)
+            whole.rows = dict(graph.rows) if copy else graph.rows
         if len(delta.gone) >= bulk and 2 * len(delta.gone) >= len(graph.gone):
             whole.gone = {gone_field(k): t for k, t in graph.gone.items()}
         return whole
@@ -355,12 +376,11 @@ class Committer:
 
     async def _write(self, watch: Watch, t: _Transaction, horizon: int) -> None:
         replica, ref = self._replica, self._replica.ref
-        previous = replica.log_id
         stage = Stage(ref, f"{self._rng.getrandbits(64):016x}", t.whole)
         try:
             if t.whole:
                 await stage.lay_out(self._kv, watch)
-            cmds = self._graph_cmds(t, previous, stage) if t.version > t.base else []
+            cmds = self._graph_cmds(t, stage) if t.version > t.base else []
             cmds.append(("ZADD", self._ops, *(w for op in t.op_ids for w in (t.version, op))))
             if horizon:
                 cmds.append(("ZREMRANGEBYSCORE", self._ops, "-inf", f"({horizon}"))
@@ -376,13 +396,13 @@ class Committer:
                 await stage.discard(self._kv)
             raise
         if t.version > t.base:
-            replica.advance(t.base, previous, t.delta, t.version, replies[0])
+            replica.advance(t.base, t.previous, t.delta, t.version, replies[0], t.draft)
 
-    def _graph_cmds(self, t: _Transaction, previous: bytes, stage: Stage) -> list[Cmd]:
+    def _graph_cmds(self, t: _Transaction, stage: Stage) -> list[Cmd]:
         ref = self._replica.ref
         oldest = max(0, int((self._now() - self._limits.log_kept) * 1000))
         spelled_out = not t.whole and len(t.encoded) < self._limits.bulk
-        fields = entry_words(t.version, previous, t.log_ops, t.encoded if spelled_out else None)
+        fields = entry_words(t.version, t.previous, t.log_ops, t.encoded if spelled_out else None)
         cmds: list[Cmd] = [
             ("XADD", keys.log(ref), "MINID", "~", oldest, "*", *fields),
             ("SET", self._ver, t.version),
@@ -390,6 +410,29 @@ class Committer:
         for live, encoded in ((keys.node(ref), t.encoded.rows), (keys.gone(ref), t.encoded.gone)):
             cmds += stage.rename_cmds(live) or hash_cmds(live, encoded)
         return cmds
+
+
+def _apply_all(
+    graph: DesiredGraph, group: list[_Request], reads: list[list[Any]], known: list[float | None]
+) -> list[tuple[_Request, Extra]]:
+    """Apply every change that was not committed before; the others, and those that fail, get their verdict."""
+    first: dict[str, _Request] = {}
+    done: list[tuple[_Request, Extra]] = []
+    for request, replies, version in zip(group, reads, known, strict=True):
+        request.verdict = None
+        if version is not None:
+            request.verdict = Committed(int(version), False)
+            continue
+        if request.op.id in first and not isinstance(first[request.op.id].verdict, Exception):
+            continue  # the same operation twice in one group: it shares the verdict of the first
+        first[request.op.id] = request
+        mark = graph.mark()
+        try:
+            done.append((request, request.change.apply(graph, replies)))
+        except Exception as e:  # noqa: BLE001 - one caller's mistake must not fail the others
+            graph.undo(mark)
+            request.verdict = e
+    return done
 
 
 def _fail(group: Sequence[_Request], error: Exception) -> None:

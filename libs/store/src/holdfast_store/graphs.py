@@ -55,14 +55,17 @@ class GraphStore(GraphReader):
 
     # ---- the desired graph
 
-    async def commit(self, ref: GraphRef, op: Op, change: Change) -> Committed:
+    async def commit(self, ref: GraphRef, op: Op, change: Change, *, weight: int = 0) -> Committed:
         """Apply ``change`` to the newest version of the graph and write it, atomically and once per ``op.id``.
+
+        ``weight``: about how many rows it changes, if that may be many. From ``Limits.bulk`` on it is applied in a
+        thread, and by itself. A wrong guess costs time only.
 
         Raises what ``change.apply`` raises (nothing of it was written), Conflict after too many lost rounds (nothing
         was written), Unavailable, or Ambiguous when the store vanished during EXEC and did not come back: then send
         the same operation again.
         """
-        committed = await self._committer(ref).submit(op, change)
+        committed = await self._committer(ref).submit(op, change, weight)
         self._evict()
         return committed
 

@@ -123,13 +123,24 @@ class Replica:
             self.loaded = False
         return None
 
-    def advance(self, base: int, previous: bytes, delta: Delta, version: int, entry_id: bytes) -> None:
-        """Enter our own commit, unless it came back through the log already."""
+    def advance(
+        self,
+        base: int,
+        previous: bytes,
+        delta: Delta,
+        version: int,
+        entry_id: bytes,
+        draft: DesiredGraph | None = None,
+    ) -> None:
+        """Enter our own commit, unless it came back through the log already. ``draft`` is the graph with ``delta``."""
         if self.loaded and self.graph.version == base and self.log_id == previous:
-            self._enter(delta, version, entry_id)
+            self._enter(delta, version, entry_id, draft)
 
-    def _enter(self, delta: Delta, version: int, entry_id: bytes) -> None:
-        self.graph.replay(delta)
+    def _enter(self, delta: Delta, version: int, entry_id: bytes, draft: DesiredGraph | None = None) -> None:
+        if draft is not None:
+            self.graph.adopt(draft)
+        else:
+            self.graph.replay(delta)
         self.graph.version = version
         self.log_id = entry_id
         for feed in self.feeds:
