@@ -29,6 +29,7 @@ CYCLE = {"nodes": [thing("a", 1, "b"), thing("b", 1, "a")]}
         ({"nodes": [{"id": "a", "type": "Thing"}]}, "/nodes/0/type"),
         ({"nodes": [thing("a")], "name": "no good"}, "/name"),
         ({"domain": "world", "spec": {"things": {"a": {"valu": 1}}}}, "/spec/things/a/valu"),
+        ({"nodes": [thing("a"), thing("b", colour="red")]}, "/nodes/1/spec"),
         ({"domain": "world"}, "/spec"),
         ({}, ""),
         (b"{\n  \"nodes\": [}", "line 2, column 13"),
@@ -36,6 +37,7 @@ CYCLE = {"nodes": [thing("a", 1, "b"), thing("b", 1, "a")]}
         (b"\x00\xff\xfe" * 2_000_000, "line 1, column 1"),
     ],
     ids=["unknown key", "unknown node key", "id twice", "dangling", "cycle", "bad type", "bad name", "bad domain spec",
+         "spec against its schema",
          "no spec", "empty", "broken JSON", "broken YAML", "noise"],
 )  # fmt: skip
 async def test_a_wrong_blueprint_is_rejected_with_its_place(

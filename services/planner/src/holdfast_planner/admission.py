@@ -12,7 +12,7 @@ import msgspec
 from holdfast_bus import Bus, Inbound, subjects
 from holdfast_model.blueprint import Blueprint, declarations, parse_blueprint, pointers, warnings_of
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.errors import HoldfastError, Invalid, Problem
+from holdfast_model.errors import HoldfastError, Invalid, Problem, Temporary, Unavailable
 from holdfast_model.messages import CompileReply, CompileRequest
 from holdfast_model.names import GraphRef
 from holdfast_model.rows import Declaration
@@ -24,6 +24,7 @@ from holdfast_store.kv import Cmd
 from . import planning
 from .catalog import Catalog
 from .planning import ANY_OWNER, Admitted, Floor, Intake, Place, RedeliveredError
+from .schemas import SpecSchemas
 from .settings import PlannerSettings
 
 log = logging.getLogger("holdfast.planner")
@@ -91,8 +92,14 @@ class AdmissionChange:
         events = planning.tell_admitted(intake, change, version, self._now, self._ids)
         told = {"owner": intake.owner, "delete": intake.delete}
         lists = {n: planning.shown(getattr(change, n)) for n in ("added", "updated", "removed")}
+        cmds: list[Cmd] = [
+            ("HSET", keys.meta(intake.ref), *meta),
+            ("HDEL", keys.pending(intake.ref), intake.owner),
+        ]
+        if change.removed:  # what was counted of a node goes with it
+            cmds.append(("HDEL", keys.counts(intake.ref), *change.removed))
         return Extra(
-            cmds=[("HSET", keys.meta(intake.ref), *meta), ("HDEL", keys.pending(intake.ref), intake.owner)],
+            cmds=cmds,
             events=events,
             mutations=[{"kind": "DELETE" if intake.delete else "DECLARE", **told, **lists}],
             value=Admitted(version, change.added, change.updated, change.removed),
@@ -153,6 +160,7 @@ class Admission:
         self._clock = clock
         self._new_id = new_id
         self._changed = changed
+        self._schemas = SpecSchemas()
 
     async def take(self, message: Inbound) -> None:
         """One message of BLUEPRINTS. Returning acknowledges it; what cannot be admitted now is raised."""
@@ -207,6 +215,7 @@ class Admission:
         """The checked nodes of a blueprint. Raises Invalid with pointers into the document."""
         if blueprint.nodes is not None:
             raw = blueprint.nodes
+            await _aside(lambda nodes: self._schemas.check_nodes(nodes, self._catalog.spec_schemas()), raw)
             return Compiled(await _aside(declarations, raw), pointers(raw), [])
         request = CompileRequest(ref.tenant, ref.graph, blueprint.spec)
         subject = subjects.rpc_domain(blueprint.domain, "compile")
@@ -215,6 +224,9 @@ class Admission:
         except Invalid as error:
             placed = [Problem(_below_spec(p.path), p.message) for p in error.problems]
             raise Invalid(error.message, placed, hint=error.hint) from error
+        except Unavailable as error:
+            # Only this blueprint waits: an Unavailable of its own would stop the admission of all others.
+            raise Temporary(f"domain {blueprint.domain!r} does not answer: {error}", retry_after=2.0) from error
         nodes = _reply.decode(reply)
         return Compiled(await _aside(declarations, nodes.nodes), {}, nodes.warnings)
 

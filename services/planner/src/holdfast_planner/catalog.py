@@ -70,6 +70,12 @@ class Catalog:
     def live_domains(self) -> list[str]:
         return sorted(self._live)
 
+    def spec_schemas(self) -> dict[str, dict[str, object] | None]:
+        """The schema of each claimed type's specs, where its domain announced one."""
+        now = self._clock()
+        manifests = (self._registry.manifest(name, now) for name in self._registry.names())
+        return {t.name: t.spec_schema for manifest in manifests if manifest for t in manifest.types}
+
     def unknown_types(self, nodes: Iterable[tuple[str, Declaration]]) -> list[str]:
         """Warnings for types that no domain has ever claimed."""
         unknown = sorted({d.type for _, d in nodes} - self.infos.keys())

@@ -22,6 +22,7 @@ log = logging.getLogger("holdfast.planner")
 Host = Callable[[GraphRef], HostedGraph]
 Verb = Callable[[HostedGraph, bytes], Awaitable[object]]
 _LOAD_LIMIT = 20.0
+_AT_ONCE = 32
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -39,6 +40,7 @@ class OwnerRpc:
         self._verbs = verbs
         self._open: dict[int, Subscription] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def open(self, partition: int, host: Host) -> None:
         async def receive(message: Msg) -> None:
@@ -46,8 +48,7 @@ class OwnerRpc:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        subject = subjects.rpc_owner(partition, "any").removesuffix("any") + "*"
-        self._open[partition] = await self._bus.client.subscribe(subject, cb=receive)
+        self._open[partition] = await self._bus.client.subscribe(subjects.rpc_owner_all(partition), cb=receive)
 
     async def close(self, partition: int) -> None:
         subscription = self._open.pop(partition, None)
@@ -55,6 +56,10 @@ class OwnerRpc:
             await subscription.unsubscribe()
 
     async def _serve(self, message: Msg, host: Host) -> None:
+        async with self._room:
+            await self._answer(message, host)
+
+    async def _answer(self, message: Msg, host: Host) -> None:
         verb = self._verbs.get(message.subject.rpartition(".")[2])
 
         async def handle(body: bytes) -> object:

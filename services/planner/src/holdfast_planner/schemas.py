@@ -1,0 +1,55 @@
+"""Specs checked against the schemas that domains announce (JSON Schema, compiled once per schema)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jsonschema_rs
+import msgspec
+
+from holdfast_model.errors import Invalid, Problem
+from holdfast_model.messages import NodeDeclaration
+
+_MAX_PROBLEMS = 20
+
+
+class SpecSchemas:
+    """Validators by schema; a schema that is itself not valid checks nothing, for its domain checks again."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[bytes, jsonschema_rs.Validator | None] = {}
+
+    def check_nodes(self, nodes: Sequence[NodeDeclaration], schemas: Mapping[str, dict[str, object] | None]) -> None:
+        """Raises Invalid with a pointer for each spec that its type's schema refuses."""
+        problems: list[Problem] = []
+        validators = {name: self._validator(schema) for name, schema in schemas.items() if schema}
+        for i, node in enumerate(nodes):
+            validator = validators.get(node.type)
+            if validator is None:
+                continue
+            spec = msgspec.json.decode(node.spec)
+            if validator.is_valid(spec):
+                continue
+            for error in validator.iter_errors(spec):
+                path = "".join(f"/{_escape(part)}" for part in error.instance_path)
+                problems.append(Problem(f"/nodes/{i}/spec{path}", error.message))
+            if len(problems) >= _MAX_PROBLEMS:
+                break
+        if problems:
+            raise Invalid(f"the blueprint is not valid: {problems[0].message}", problems[:_MAX_PROBLEMS])
+
+    def _validator(self, schema: dict[str, object]) -> jsonschema_rs.Validator | None:
+        key = msgspec.json.encode(schema, order="deterministic")
+        if key not in self._compiled:
+            if len(self._compiled) > 1000:
+                self._compiled.clear()
+            try:
+                self._compiled[key] = jsonschema_rs.validator_for(schema)
+            except (jsonschema_rs.ValidationError, ValueError):
+                self._compiled[key] = None
+        return self._compiled[key]
+
+
+def _escape(part: str | int) -> str:
+    """A reference token of a JSON pointer (RFC 6901)."""
+    return str(part).replace("~", "~0").replace("/", "~1")
