@@ -6,7 +6,7 @@ A body is a domain's blueprint ``{"domain", "spec"}``, a raw graph ``{"nodes": [
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,13 +17,14 @@ from .desired import LAST_WRITER, STRATEGIES
 from .errors import Invalid, Problem
 from .messages import NodeDeclaration
 from .names import BUILT_IN_TYPES, check_label, check_node_id, check_type
-from .rows import Declaration, Gating, declare
+from .rows import Declaration, Gating, declare, declares
 
 NEWLINE = b"\n"
 MAX_YAML = 1_000_000
 MAX_NODES = 1_000_000
 _MAX_PROBLEMS = 20
 DEFAULT_OWNER = "main"
+_GATINGS = frozenset(Gating.__members__)
 
 
 class RawNode(NodeDeclaration, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -163,27 +164,41 @@ def warnings_of(blueprint: Blueprint) -> list[str]:
     return [f"unknown conflict strategy {blueprint.conflict!r}: {LAST_WRITER} is used"]
 
 
-def declarations(nodes: Sequence[NodeDeclaration], pointer: str = "/nodes") -> list[tuple[str, Declaration]]:
-    """Checked declarations of raw nodes: ids, types, gatings, no id twice, no node that depends on itself."""
+def declarations(
+    nodes: Sequence[NodeDeclaration],
+    pointer: str = "/nodes",
+    known: Callable[[str], Declaration | None] | None = None,
+) -> list[tuple[str, Declaration]]:
+    """Checked declarations of raw nodes: ids, types, gatings, no id twice, no node that depends on itself.
+
+    What ``known`` says of a node already is used again where the document says the same, letter by letter: a document
+    that was edited in few places costs little more than reading it. Then the new specs are copied, so that they do
+    not keep the whole document in memory.
+    """
     problems: list[Problem] = []
     seen: set[str] = set()
     out: list[tuple[str, Declaration]] = []
     types: set[str] = set()
+    fresh: list[int] = []
     for i, node in enumerate(nodes):
         try:
+            if node.id in seen:
+                _raise(f"node id {node.id!r} is used twice", f"{pointer}/{i}/id")
+            seen.add(node.id)
+            old = known(node.id) if known is not None else None
+            if old is not None and declares(old, node):
+                out.append((node.id, old))
+                continue
             check_node_id(node.id, f"{pointer}/{i}/id")
             if node.type not in types:
                 check_type(node.type, f"{pointer}/{i}/type")
+                if node.type in BUILT_IN_TYPES:
+                    _raise(f"type {node.type!r} is built in: only policies add such nodes", f"{pointer}/{i}/type")
                 types.add(node.type)
-            if node.type in BUILT_IN_TYPES:
-                _raise(f"type {node.type!r} is built in: only policies add such nodes", f"{pointer}/{i}/type")
-            if node.id in seen:
-                _raise(f"node id {node.id!r} is used twice", f"{pointer}/{i}/id")
-            for name in ("gating", "spec_gating"):
-                value = getattr(node, name)
-                if value not in Gating.__members__:
+            for name, value in (("gating", node.gating), ("spec_gating", node.spec_gating)):
+                if value not in _GATINGS:
                     _raise(f"{name} {value!r} is not one of {', '.join(Gating)}", f"{pointer}/{i}/{name}")
-            seen.add(node.id)
+            fresh.append(len(out))
             out.append((node.id, declare(node)))
         except Invalid as e:
             problems.extend(e.problems)
@@ -191,6 +206,10 @@ def declarations(nodes: Sequence[NodeDeclaration], pointer: str = "/nodes") -> l
                 break
     if problems:
         raise Invalid(f"the blueprint is not valid: {problems[0].message}", problems)
+    if 2 * len(fresh) < len(out):
+        for at in fresh:
+            node_id, new = out[at]
+            out[at] = (node_id, msgspec.structs.replace(new, spec=new.spec.copy()))
     return out
 
 
@@ -198,9 +217,27 @@ def _raise(text: str, pointer: str) -> None:
     raise Invalid(text, [Problem(pointer, text)])
 
 
-def pointers(nodes: Sequence[NodeDeclaration], pointer: str = "/nodes") -> dict[str, str]:
-    """Where each node stands in the document, for errors that are found later."""
-    return {node.id: f"{pointer}/{i}" for i, node in enumerate(nodes)}
+def pointers(nodes: Sequence[NodeDeclaration], pointer: str = "/nodes") -> Mapping[str, str]:
+    """Where each node stands in the document, for errors that are found later; worked out when one is."""
+    return _Places([node.id for node in nodes], pointer)
+
+
+class _Places(Mapping[str, str]):
+    def __init__(self, ids: list[str], pointer: str) -> None:
+        self._ids = ids
+        self._pointer = pointer
+
+    def __getitem__(self, node: str) -> str:
+        try:
+            return f"{self._pointer}/{self._ids.index(node)}"
+        except ValueError:
+            raise KeyError(node) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
 
 def removes_too_much(removed: int, before: int, *, least: int = 10, share: float = 0.5) -> bool:
