@@ -9,7 +9,6 @@ from .blueprints import MISSING, changed, problems, shop
 
 NOT_YET = [
     ("/schemas/0/fields/placed_at/tz", "Europe/Berlin", "/schemas/0/fields/placed_at/tz"),
-    ("/sinks/1/mode", "upsert", "/sinks/1/mode"),
     ("/sources/0/uri", "s3://bucket/orders/*.csv", "/sources/0/uri"),
     ("/sinks/0/destination", "s3://bucket/out", "/sinks/0/destination"),
     ("/sinks/0/destination", "gs://bucket/out", "/sinks/0/destination"),
@@ -27,6 +26,10 @@ NOT_YET = [
 def test_what_is_not_supported_yet_is_refused_and_says_so(place: str, value: object, expected: str) -> None:
     assert "not supported yet" in problems(changed(place, value))[expected]
 
+
+CUBE = {
+    "id": "cube", "inputs": ["totals"], "destination": "out", "format": "delta", "mode": "upsert", "keys": ["country"],
+}  # fmt: skip
 
 WRONG = [
     # names
@@ -136,6 +139,11 @@ WRONG = [
     ("/sinks/1/mode", "append", "/sinks/1/mode", "double"),
     ("/sinks/1/mode", "merge", "/sinks/1/mode", "overwrite"),
     ("/sinks/1/keys", ["country"], "/sinks/1/keys", "upsert"),
+    ("/sinks/1/mode", "upsert", "/sinks/1", "keys"),
+    ("/sinks/1", {**CUBE, "keys": []}, "/sinks/1/keys", "keys"),
+    ("/sinks/1", {**CUBE, "keys": ["nett"]}, "/sinks/1/keys/0", "'net'"),
+    ("/sinks/1", {**CUBE, "keys": ["country", "country"]}, "/sinks/1/keys/1", "twice"),
+    ("/sinks/1", {**CUBE, "format": "parquet"}, "/sinks/1/mode", "delta"),
     ("/sinks/0/options", {"compression": "zstd"}, "/sinks/0/options/compression", "option"),
     ("/sinks/0/destination", "", "/sinks/0/destination", "path"),
     ("/sinks/0/destination", "out/../..", "/sinks/0/destination", ".."),
@@ -179,6 +187,7 @@ def test_the_example_is_accepted() -> None:
         ("/validators/0/checks/country", {"nullable": False, "in": ["DE", "FR"], "unique": ["order_id"]}),
         ("/transformers/1/group_by", []),
         ("/sinks/0/format", "csv"),
+        ("/sinks/1", CUBE),
         ("/sinks/0/destination", "file:///data/out"),
         ("/sources/1/uri", "out.csv"),
         ("/sources/1/uri", "outer/*.csv"),

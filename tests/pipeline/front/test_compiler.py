@@ -124,6 +124,11 @@ def test_gold_knows_its_inputs_and_approval() -> None:
     assert nodes["report"] == specs.SinkSpec(
         specs.Input("by-region", "transformer"), "out", "parquet", approval_required=True
     )
+    upsert = shop()
+    upsert["sinks"][1] |= {"mode": "upsert", "keys": ["country"]}
+    assert compiled(upsert)["cube"] == specs.SinkSpec(
+        specs.Input("totals", "transformer"), "out", "delta", "upsert", keys=("country",)
+    )
 
 
 def test_large_blueprints_compile_quickly_enough_to_be_typed_against() -> None:

@@ -14,7 +14,7 @@ def edges(blueprint: object) -> dict[str, list[str]]:
 
 
 def test_without_inputs_each_stage_depends_on_all_of_the_kind_before() -> None:
-    # Given the example with upsert and a local time zone, which are wired though not supported yet
+    # Given the example with upsert and a local time zone
     blueprint = changed("/schemas/0/fields/placed_at/tz", "Europe/Berlin")
     blueprint["sinks"][1] |= {"mode": "upsert", "keys": ["country"]}
     # When it is wired

@@ -230,12 +230,12 @@ def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
     if stage.mode == "append":
         text = "mode append would double rows when a stage is computed again; use overwrite"
         yield Problem(f"{at}/mode", text)
-    elif stage.mode == "upsert":
-        yield Problem(f"{at}/mode", f"mode upsert {NOT_YET}; use overwrite")
     else:
-        yield from _choice(stage.mode, ("overwrite",), "mode", f"{at}/mode")
-        if stage.keys:
-            yield Problem(f"{at}/keys", "keys belong to mode upsert")
+        yield from _choice(stage.mode, ("overwrite", "upsert"), "mode", f"{at}/mode")
+    if stage.mode == "upsert":
+        yield from _upsert_problems(stage, at)
+    elif stage.keys:
+        yield Problem(f"{at}/keys", "keys belong to mode upsert")
     if stage.partition_keys:
         yield Problem(f"{at}/partition_keys", f"partition_keys {NOT_YET}")
     for name, value in stage.options.items():
@@ -249,6 +249,16 @@ def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
         elif name == "separator" and len(str(value).encode()) != 1:
             yield Problem(where, "separator is a single character")
     yield from _approval_problems(stage.approval_required, at)
+
+
+def _upsert_problems(stage: Sink, at: str) -> Iterator[Problem]:
+    if stage.format in SINK_FORMATS and stage.format != "delta":
+        yield Problem(f"{at}/mode", f"mode upsert needs format delta; a {stage.format} file is always replaced")
+    if not stage.keys:
+        yield Problem(f"{at}/keys" if "keys" in stage.model_fields_set else at, "mode upsert needs keys: [...]")
+    for i, key in enumerate(stage.keys):
+        if key in stage.keys[:i]:
+            yield Problem(f"{at}/keys/{i}", f"{key!r} is named twice")
 
 
 def _approval_problems(approval: bool | str, at: str) -> Iterator[Problem]:

@@ -234,8 +234,9 @@ def _sink(stage: Sink, node: Wired, wiring: Wiring) -> specs.SinkSpec:
         _inputs(node, wiring)[0],
         stage.destination,
         cast(Literal["csv", "parquet", "delta"], stage.format),
-        "overwrite",
+        cast(Literal["overwrite", "upsert"], stage.mode),
         cast(dict[str, str | int | bool], stage.options),
         stage.approval_required is True,
         stage.on_delete,
+        tuple(stage.keys),
     )

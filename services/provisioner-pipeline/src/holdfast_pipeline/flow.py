@@ -23,6 +23,7 @@ from .blueprint import (
     Limits,
     Rule,
     Schema,
+    Sink,
     Source,
     Transformer,
     Validator,
@@ -105,6 +106,10 @@ class _Flow:
                 return self._validator(node, stage)
             case Transformer() as stage:
                 return self._transformer(node, stage)
+            case Sink() as stage:
+                shape = self._input(node)
+                self.problems += shape.check(stage.keys, f"{node.pointer}/keys")
+                return shape
             case DataStage():
                 return self._input(node)
             case _:

@@ -79,7 +79,8 @@ def provision(context: Context, spec: SinkSpec) -> StageResult:
         if agreed is None:
             state.target.kind()  # a target that is not ours fails before a person is asked
             there = state.target.published(spec.format)
-            raise ask(context, pins, data(pins[0].table.scan()), Published(there) if there is not None else None)
+            frame = state.target.content(data(pins[0].table.scan()), spec)
+            raise ask(context, pins, frame, Published(there) if there is not None else None)
         pins = agreed
     _publish(context, spec, state, pins)
     return StageResult(observe(context, spec), outputs={"target": str(state.target.folder)})

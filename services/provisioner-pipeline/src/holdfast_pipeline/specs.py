@@ -240,15 +240,17 @@ class SinkSpec(_Spec, frozen=True):
     """Publishes its input as ``<destination>/<id>``: a Delta table, or a folder with
     ``<id>.csv``/``<id>.parquet``.
 
+    ``mode``: ``upsert`` (delta only) replaces the rows of the target that agree in ``keys`` and keeps all others.
     ``on_delete``: what becomes of the target when the sink is removed."""
 
     input: Input
     destination: str
     format: Literal["csv", "parquet", "delta"]
-    mode: Literal["overwrite"] = "overwrite"
+    mode: Literal["overwrite", "upsert"] = "overwrite"
     options: dict[str, str | int | bool] = {}
     approval_required: bool = False
     on_delete: Literal["keep", "drop"] = "keep"
+    keys: tuple[str, ...] = ()
 
 
 StageSpec = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,10 +18,10 @@ import polars as pl
 
 from holdfast_model.errors import HoldfastError, Permanent, Temporary
 
-from .casting import normalised
+from .casting import fit_to, normalised
 from .roots import Roots
 from .specs import SinkSpec
-from .tables import DIGEST, KEY, Table, mapped, write
+from .tables import DIGEST, KEY, Table, collected, mapped, write
 from .tasks import Context
 
 MARK = "_holdfast"
@@ -89,6 +90,15 @@ class Target:
             return pl.scan_parquet([self.file(kind)], glob=False)
         return None
 
+    def content(self, frame: pl.LazyFrame, spec: SinkSpec) -> pl.LazyFrame:
+        """What the target will hold when ``frame`` is published on top of what is there now."""
+        there = Table.open(self.folder) if spec.mode == "upsert" and self.kind() == "delta" else None
+        return self._content(there, frame, spec)
+
+    def _content(self, there: Table | None, frame: pl.LazyFrame, spec: SinkSpec) -> pl.LazyFrame:
+        frame = normalised(frame)
+        return upserted(there, frame, spec.keys, self.node) if spec.mode == "upsert" else frame
+
     def publish(self, context: Context, frame: pl.LazyFrame, spec: SinkSpec, key: str) -> str:
         """Replace the content and return its sha (of a Delta table: the content key). Safe to run again."""
         there = self.kind()
@@ -99,7 +109,7 @@ class Target:
                 table = Table.open(self.folder)
                 if table is None or table.key != key:
                     meta = {KEY: key, DIGEST: context.task.digest}
-                    write(context, self.folder, table, normalised(frame), meta, description=self.mark)
+                    write(context, self.folder, table, self._content(table, frame, spec), meta, description=self.mark)
                 return key
             if there == "delta":
                 shutil.rmtree(self.folder)
@@ -158,6 +168,33 @@ class Target:
         for left in self.folder.glob(f".{self.node}.*.tmp"):
             left.unlink(missing_ok=True)
         (self.folder / MARK).unlink(missing_ok=True)
+
+
+def upserted(there: Table | None, frame: pl.LazyFrame, keys: Sequence[str], name: str) -> pl.LazyFrame:
+    """The rows of ``frame``, and those of ``there`` whose keys ``frame`` does not have; null keys are equal.
+
+    A column that only one of them has is null in the rows of the other. Raises Permanent when keys are missing or
+    not unique in ``frame``, or a column changed its type.
+    """
+    given = frame.collect_schema()
+    missing = [k for k in keys if k not in given]
+    if missing:
+        raise Permanent(f"{name}: there is no key column {', '.join(missing)}")
+    twice = collected(frame.group_by(keys).len().filter(pl.col("len") > 1).select(keys).sort(keys).head(3), name)
+    if twice.height:
+        examples = ", ".join(repr(tuple(map(str, row))) for row in twice.iter_rows())
+        raise Permanent(f"{name}: keys {', '.join(keys)} are not unique in the input, for example {examples}")
+    if there is None:
+        return frame
+    old = there.schema()
+    bent = [f"{c}: {old[c]} there, {t} given" for c, t in given.items() if c in old and old[c] != t]
+    lost = [k for k in keys if k not in old]
+    if bent or lost:
+        why = f"columns changed their type ({'; '.join(bent)})" if bent else f"it has no key {', '.join(lost)}"
+        raise Permanent(f"{name}: the target cannot be merged with: {why}; remove it or use overwrite")
+    schema = pl.Schema({**old, **given})
+    kept = there.scan().join(frame.select(keys), on=list(keys), how="anti", nulls_equal=True)
+    return pl.concat([fit_to(kept, schema), fit_to(frame, schema)])
 
 
 def target_of(context: Context, destination: str) -> Target:
