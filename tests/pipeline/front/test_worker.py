@@ -46,7 +46,7 @@ def processes() -> dict[int, tuple[int, str]]:
 
 
 def mine() -> dict[int, str]:
-    """pid -> state of this process's forkservers and their children; Z is a zombie. Servers of fixtures are not mine."""
+    """pid -> state of this process's forkservers and their children; Z is a zombie. Fixtures' servers are not mine."""
     known = processes()
     found = {pid: state for pid, (parent, state) in known.items() if parent == os.getpid() and is_forkserver(pid)}
     for _ in range(2):
