@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,7 +13,7 @@ from holdfast_bus import Bus, Inbound, subjects
 from holdfast_model.blueprint import Blueprint, declarations, parse_blueprint, pointers, warnings_of
 from holdfast_model.desired import DesiredGraph
 from holdfast_model.errors import HoldfastError, Invalid, Problem, Temporary, Unavailable
-from holdfast_model.messages import CompileReply, CompileRequest
+from holdfast_model.messages import CompileReply, CompileRequest, NodeDeclaration
 from holdfast_model.names import GraphRef
 from holdfast_model.rows import Declaration
 from holdfast_store import keys
@@ -49,11 +49,12 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """The nodes of a document, and where each stands in it."""
+    """The nodes of a document, where each stands in it, and how many rows of the graph they would change."""
 
     nodes: list[tuple[str, Declaration]]
-    pointers: dict[str, str]
+    pointers: Mapping[str, str]
     warnings: list[str]
+    weight: int = 0
 
 
 class AdmissionChange:
@@ -182,8 +183,8 @@ class Admission:
 
     async def _admit(self, ref: GraphRef, message: Inbound) -> None:
         place = Place(message.stream_created, message.stream_seq)
-        blueprint = await _aside(parse_blueprint, message.data)
-        await self.admit(ref, blueprint, place, message.id, message.data)
+        # The decoded document is not named here, so that it can go as soon as its nodes are declared.
+        await self.admit(ref, await _aside(parse_blueprint, message.data), place, message.id, message.data)
 
     async def admit(self, ref: GraphRef, blueprint: Blueprint, place: Place, message_id: str, document: bytes) -> None:
         """Compile, declare, commit; or keep the document until its domain runs. Raises Invalid, RedeliveredError."""
@@ -203,12 +204,17 @@ class Admission:
                 await self._wait(intake, document)
                 return
             compiled = await self.compile(ref, blueprint)
+            del blueprint
             warned = [*intake.warnings, *compiled.warnings, *self._catalog.unknown_types(compiled.nodes)]
             intake = msgspec.structs.replace(intake, nodes=compiled.nodes, pointers=compiled.pointers, warnings=warned)
+            weight = compiled.weight
+        else:
+            graph = await self._store.refresh(ref)
+            weight = len(graph.rows if owner == ANY_OWNER else graph.owned.get(owner, ()))
         ids = [self._new_id() for _ in range(3)]
         change = AdmissionChange(intake, self._clock(), ids, self._settings.blast_least, self._settings.blast_share)
         op = Op(f"bp:{place.created}:{place.number}:{owner}", f"blueprint:{owner}", message_id)
-        await self._store.commit(ref, op, change)
+        await self._store.commit(ref, op, change, weight=weight)
         await self._changed(ref)
 
     async def compile(self, ref: GraphRef, blueprint: Blueprint) -> Compiled:
@@ -216,7 +222,7 @@ class Admission:
         if blueprint.nodes is not None:
             raw = blueprint.nodes
             await _aside(lambda nodes: self._schemas.check_nodes(nodes, self._catalog.spec_schemas()), raw)
-            return Compiled(await _aside(declarations, raw), pointers(raw), [])
+            return await self._declare(ref, blueprint.name, raw, pointers(raw), [])
         request = CompileRequest(ref.tenant, ref.graph, blueprint.spec)
         subject = subjects.rpc_domain(blueprint.domain, "compile")
         try:
@@ -228,7 +234,30 @@ class Admission:
             # Only this blueprint waits: an Unavailable of its own would stop the admission of all others.
             raise Temporary(f"domain {blueprint.domain!r} does not answer: {error}", retry_after=2.0) from error
         nodes = _reply.decode(reply)
-        return Compiled(await _aside(declarations, nodes.nodes), {}, nodes.warnings)
+        return await self._declare(ref, blueprint.name, nodes.nodes, {}, nodes.warnings)
+
+    async def _declare(
+        self,
+        ref: GraphRef,
+        owner: str,
+        nodes: Sequence[NodeDeclaration],
+        places: Mapping[str, str],
+        warnings: list[str],
+    ) -> Compiled:
+        graph = await self._store.refresh(ref)
+        rows = graph.rows
+
+        def known(node: str) -> Declaration | None:
+            row = rows.get(node)
+            return row.of(owner) if row is not None else None
+
+        def declare(raw: Sequence[NodeDeclaration]) -> tuple[list[tuple[str, Declaration]], int]:
+            declared = declarations(raw, known=known)
+            return declared, sum(known(node) is not new for node, new in declared)
+
+        declared, fresh = await _aside(declare, nodes)
+        removed = len(graph.owned.get(owner, ())) - (len(declared) - fresh)
+        return Compiled(declared, places, warnings, fresh + max(0, removed))
 
     async def _wait(self, intake: Intake, document: bytes) -> None:
         blueprint_json = msgspec.json.encode(document.decode())
