@@ -8,7 +8,6 @@ from holdfast_pipeline.checks import check
 from .blueprints import MISSING, changed, problems, shop
 
 NOT_YET = [
-    ("/schemas/0/fields/placed_at/tz", "Europe/Berlin", "/schemas/0/fields/placed_at/tz"),
     ("/sources/0/uri", "s3://bucket/orders/*.csv", "/sources/0/uri"),
     ("/sinks/0/destination", "s3://bucket/out", "/sinks/0/destination"),
     ("/sinks/0/destination", "gs://bucket/out", "/sinks/0/destination"),
@@ -134,6 +133,10 @@ WRONG = [
     ("/transformers/1/aggregations", {"country": "count(*)"}, "/transformers/1/aggregations/country", "already"),
     ("/transformers/1/aggregations", ["sum"], "/transformers/1/aggregations", "mapping"),
     ("/transformers/1/aggregations", {}, "/transformers/1/group_by", "aggregations"),
+    # time zones
+    ("/schemas/0/fields/placed_at/tz", "Mars/Olympus", "/schemas/0/fields/placed_at/tz", "no time zone"),
+    ("/schemas/0/fields/placed_at/tz", "+02:00", "/schemas/0/fields/placed_at/tz", "Europe/Berlin"),
+    ("/schemas/0/fields/placed_at/tz", "", "/schemas/0/fields/placed_at/tz", "no time zone"),
     # sinks
     ("/sinks/0/format", "xlsx", "/sinks/0/format", "parquet"),
     ("/sinks/1/mode", "append", "/sinks/1/mode", "double"),
@@ -186,6 +189,8 @@ def test_the_example_is_accepted() -> None:
         ("/validators/0/checks/sane", "net <= amount"),
         ("/validators/0/checks/country", {"nullable": False, "in": ["DE", "FR"], "unique": ["order_id"]}),
         ("/transformers/1/group_by", []),
+        ("/schemas/0/fields/placed_at/tz", "Europe/Berlin"),
+        ("/schemas/0/fields/placed_at/tz", "Etc/UTC"),
         ("/sinks/0/format", "csv"),
         ("/sinks/1", CUBE),
         ("/sinks/0/destination", "file:///data/out"),

@@ -6,7 +6,9 @@ stays decimal from the text of a file to the last table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 import polars as pl
 
@@ -39,6 +41,8 @@ _SIMPLE: Mapping[str, pl.DataType] = {
     "timestamp": TIMESTAMP,
 }
 _BOOLS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+_UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Z"})
+_ZONE_NAME = re.compile(r"[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*\Z")
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
 
@@ -145,12 +149,38 @@ def _timestamp(column: pl.Expr, field: Field) -> pl.Expr:
         if "%z" in field.format or "%:z" in field.format or "%#z" in field.format or "%+" in field.format:
             return column.str.to_datetime(field.format, strict=False, time_unit="us", time_zone="UTC")
         naive = column.str.to_datetime(field.format, strict=False, time_unit="us")
-        return naive.dt.replace_time_zone("UTC") if field.tz else pl.lit(None, dtype=TIMESTAMP)
+        return in_zone(naive, field.tz) if field.tz else pl.lit(None, dtype=TIMESTAMP)
     iso = column.str.replace(r"^(\d{4}-\d{2}-\d{2})[ t]", "${1}T")
-    iso = pl.when(iso.str.contains(r"T\d{2}:\d{2}$")).then(iso + ":00").otherwise(iso)
+    iso = iso.str.replace(r"T(\d{2}:\d{2})([Zz]|[+-]\d{2}:?\d{2})?$", "T${1}:00${2}")  # without seconds
     zoned = pl.when(iso.str.contains(_ZONE))
     text = zoned.then(iso).otherwise(iso + "Z") if field.tz else zoned.then(iso)
-    return text.str.to_datetime("%+", strict=False, time_unit="us", time_zone="UTC")
+    read = text.str.to_datetime("%+", strict=False, time_unit="us", time_zone="UTC")
+    if field.tz in ("", "UTC"):
+        return read
+    local = in_zone(read.dt.replace_time_zone(None), field.tz)
+    return pl.when(iso.str.contains(_ZONE)).then(read).otherwise(local)
+
+
+def in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
+    """Naive local times as UTC. A time that a change of clocks skips becomes null; one that comes twice is taken as
+    the first of the two, so that every run reads the same."""
+    if zone == "UTC":
+        return naive.dt.replace_time_zone("UTC").cast(TIMESTAMP)
+    local = naive.cast(pl.Datetime("us")).dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return local.dt.convert_time_zone("UTC")
+
+
+def zone_of(name: str) -> str | None:
+    """The time zone's name as fields bear it; None for one that the time zone database does not know."""
+    if name in _UTC_NAMES:
+        return "UTC"
+    if not _ZONE_NAME.match(name):
+        return None
+    try:
+        pl.select(in_zone(pl.lit(datetime(2000, 1, 1)), name))
+    except pl.exceptions.PolarsError:
+        return None
+    return name
 
 
 def _from_typed(column: pl.Expr, given: pl.DataType, wanted: pl.DataType, field: Field) -> pl.Expr:
@@ -159,10 +189,10 @@ def _from_typed(column: pl.Expr, given: pl.DataType, wanted: pl.DataType, field:
             if given.time_zone is None:
                 if not field.tz:
                     return pl.lit(None, dtype=TIMESTAMP)
-                column = column.dt.replace_time_zone("UTC")
+                return in_zone(column, field.tz)
             return column.dt.convert_time_zone("UTC").cast(TIMESTAMP)
         if given == pl.Date and field.tz:
-            return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+            return in_zone(column.cast(pl.Datetime("us")), field.tz)
         return pl.lit(None, dtype=TIMESTAMP)
     if isinstance(given, pl.List | pl.Struct | pl.Binary | pl.Array | pl.Object):
         return pl.lit(None, dtype=wanted)

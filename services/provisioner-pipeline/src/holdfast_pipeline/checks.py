@@ -30,6 +30,7 @@ from .blueprint import (
     Validator,
     pointer,
 )
+from .casting import zone_of
 from .flow import column_problems, limit_problems, name_problems
 from .shapes import type_of
 from .wiring import DEFAULT_INPUTS, TABLE_TYPES, Wired, Wiring, wire
@@ -39,7 +40,6 @@ Refusal = Callable[[str], str]
 
 SOURCE_FORMATS = ("csv", "ndjson", "json", "parquet", "delta")
 SINK_FORMATS = ("csv", "parquet", "delta")
-UTC_NAMES = frozenset({"UTC", "Etc/UTC"})
 NOT_YET = "is not supported yet"
 
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
@@ -160,8 +160,8 @@ def _field_problems(field: FieldSpec, at: str) -> Iterator[Problem]:
     if field.tz is not None:
         if kind != "timestamp":
             yield Problem(f"{at}/tz", "only a timestamp has a time zone")
-        elif field.tz not in UTC_NAMES:
-            yield Problem(f"{at}/tz", f"time zone {field.tz!r} {NOT_YET}; only UTC is")
+        elif zone_of(field.tz) is None:
+            yield Problem(f"{at}/tz", f"there is no time zone {field.tz!r}; write it like UTC or Europe/Berlin")
     if field.format is not None and kind not in ("date", "timestamp"):
         yield Problem(f"{at}/format", "only a date or timestamp has a format")
     if field.optional and field.nullable is False:

@@ -28,6 +28,7 @@ from .blueprint import (
     Validator,
     pointer,
 )
+from .casting import zone_of
 from .checks import Refusal, check
 from .expressions import expression, query
 from .wiring import Wired, Wiring, source_of, wire
@@ -119,7 +120,7 @@ def _fields(stage: Schema | None) -> tuple[specs.Field, ...]:
     if stage is None:
         return ()
     return tuple(
-        specs.Field(name, f.type or "any", f.optional, "UTC" if f.tz else "", f.format or "")
+        specs.Field(name, f.type or "any", f.optional, (zone_of(f.tz) or f.tz) if f.tz else "", f.format or "")
         for name, f in stage.fields.items()
     )
 

@@ -59,7 +59,7 @@ class Field(_Spec, frozen=True):
     ``any`` (a field that is declared by name only: taken as it comes).
 
     ``optional``: the file may lack the column (then it is null). ``tz``: the zone of naive timestamps ("" =
-    naive values are row errors; only UTC is supported). ``format``: strptime format of a date or timestamp
+    naive values are row errors). ``format``: strptime format of a date or timestamp
     ("" = ISO 8601).
     """
 

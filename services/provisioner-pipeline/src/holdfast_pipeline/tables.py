@@ -146,7 +146,7 @@ def _newest_ours(folder: Path, version: int) -> tuple[int, dict[str, str]]:
     return version, {}
 
 
-class _Stopped(Exception):  # noqa: N818 - carries a foreign or own exception across the Arrow boundary
+class _Stopped(Exception):  # carries a foreign or own exception across the Arrow boundary
     pass
 
 

@@ -43,7 +43,7 @@ class StageResult(msgspec.Struct, frozen=True, omit_defaults=True):
     touch: tuple[Touch, ...] = ()
 
 
-class PendingApproval(HoldfastError):  # noqa: N818 - an answer, not a failure
+class PendingApproval(HoldfastError):  # an answer, not a failure
     """A person must consent to ``plan`` first. ``pins`` are the inputs that the consent will be about."""
 
     code = "pending_approval"
