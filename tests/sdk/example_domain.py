@@ -64,5 +64,9 @@ class DnsRecord:
         self.zone.records.pop(node.spec.name, None)
 
 
+def handlers() -> DnsRecord:
+    return DnsRecord(Zone())
+
+
 if __name__ == "__main__":
-    run(dns, DnsRecord(Zone()))
+    run(dns, handlers())
