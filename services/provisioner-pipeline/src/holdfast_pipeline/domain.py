@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from holdfast_model.errors import HoldfastError
+from holdfast_model.errors import HoldfastError, Temporary
 from holdfast_model.messages import Observation, Status
 from holdfast_sdk import Changed, Context, Domain, GraphBuilder, Node, PendingApproval, Review, Reviewed
 
@@ -66,9 +66,15 @@ class _Handler:
             return Observation(Status.UNKNOWN, "timeout", text)
 
     async def provision(self, node: Node[object], ctx: Context) -> Observation:
-        """One step in a child process; raises what the engine raised, asks for approval as it does."""
+        """One step in a child process; raises what the engine raised, asks for approval as it does.
+
+        Files that were put there a moment ago are waited for: they are no reason to fail.
+        """
+        task = _task(node, ctx)
+        if node.type in READS_FILES:
+            await asyncio.sleep(await self._unsettled(task))
         try:
-            result = await self._steps.provision(_task(node, ctx), _seconds_left(ctx), ctx.progress)
+            result = await self._steps.provision(task, _seconds_left(ctx), ctx.progress)
         except EngineAsks as asked:
             raise PendingApproval(asked.plan, asked.summary, asked.pins) from asked
         for touch in result.touch:
@@ -76,6 +82,13 @@ class _Handler:
         if result.outputs is None:
             return result.observation
         return msgspec.structs.replace(result.observation, outputs=result.outputs)
+
+    async def _unsettled(self, task: StageTask) -> float:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.to_thread(self._engine.unsettled, task)
+        except TimeoutError:
+            raise Temporary(f"the files of {task.node} could not be seen within {self._seconds:g} s") from None
 
     async def deprovision(self, node: Node[object], ctx: Context) -> None:
         try:

@@ -13,6 +13,7 @@ import polars as pl
 from holdfast_model.errors import HoldfastError, Invalid
 from holdfast_model.messages import Observation, Status
 
+from .maintenance import maintain
 from .observing import STAGES, Stage, observe
 from .recomputing import own_folder
 from .specs import StageSpec, decode_spec
@@ -45,6 +46,17 @@ class Engine:
             return Observation(Status.UNKNOWN, e.code, e.message)
         return observe(context, stage, spec)
 
+    def unsettled(self, task: StageTask) -> float:
+        """Seconds to wait before provisioning, because files are just being put there; at most ``settle``.
+
+        Never raises: what is wrong with the files is for :meth:`provision` to say.
+        """
+        try:
+            context, stage, spec = self._opened(task)
+            return min(self.settings.settle, stage.unsettled(context, spec))
+        except (HoldfastError, OSError):
+            return 0.0
+
     def provision(self, task: StageTask, progress: Progress = no_progress) -> StageResult:
         """Make the stage what its spec and inputs ask for, exactly once per content key.
 
@@ -53,11 +65,13 @@ class Engine:
         """
         context, stage, spec = self._opened(task, progress)
         try:
-            return stage.provision(context, spec)
+            result = stage.provision(context, spec)
+            maintain(context)
         except HoldfastError:
             raise
         except (Exception, pl.exceptions.PanicException) as e:
             raise mapped(e, task.node) from e
+        return result
 
     def deprovision(self, task: StageTask) -> None:
         """Remove the stage's own tables, and a sink's marked target where its spec says ``on_delete: drop``."""

@@ -41,6 +41,14 @@ def observe(context: Context, spec: EnricherSpec) -> Observation:
     return compared(context, table, key)
 
 
+def unsettled(context: Context, spec: EnricherSpec) -> float:
+    """Seconds until the lookup's files have settled."""
+    if spec.lookup is None:
+        return 0.0
+    roots = Roots.of(context.settings, context.task.tenant)
+    return list_source(roots, spec.lookup.source, now=context.now(), settle=context.settings.settle).unsettled
+
+
 def provision(context: Context, spec: EnricherSpec) -> StageResult:
     """Recompute the table from its pinned input and lookup, unless that was done already."""
     folder = own_folder(context)

@@ -21,13 +21,20 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file. ``name``: its path below the root, with ``/``; ``tag`` changes when the file does (cheap)."""
+    """One file. ``name``: its path below the root, with ``/``; ``tag`` changes when the file does (cheap).
+
+    ``unsettled``: seconds for which it must still stay as it is before it is taken.
+    """
 
     name: str
     path: Path
     size: int
     tag: str
-    settled: bool
+    unsettled: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        return self.unsettled <= 0
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Listing:
     @property
     def settled(self) -> list[SourceFile]:
         return [f for _, f in sorted(self.files.items()) if f.settled]
+
+    @property
+    def unsettled(self) -> float:
+        """Seconds until every file has settled, if none changes any more."""
+        return max((f.unsettled for f in self.files.values()), default=0.0)
 
 
 def list_source(roots: Roots, source: Source, *, now: float, settle: float) -> Listing:
@@ -149,8 +161,8 @@ def _stat(roots: Roots, place: Place, source: Source, path: Path, now: float, se
         return None
     # A time in the future (a skewed clock) would never settle; the change time is this machine's own.
     changed = stat.st_mtime if stat.st_mtime <= now else min(stat.st_ctime, now)
-    settled = now - changed >= settle
-    return SourceFile(_name(place.root, path), real, stat.st_size, _tag(stat), settled)
+    unsettled = max(0.0, settle - (now - changed))
+    return SourceFile(_name(place.root, path), real, stat.st_size, _tag(stat), unsettled)
 
 
 def _delta(roots: Roots, place: Place, source: Source) -> Listing:
@@ -165,4 +177,4 @@ def _delta(roots: Roots, place: Place, source: Source) -> Listing:
         if not Path(os.path.realpath(path)).is_relative_to(folder):
             roots.check(place.root, path, source.uri)
     name = _name(place.root, place.path)
-    return Listing({name: SourceFile(name, folder, 0, f"{table.metadata_id}-{table.version}", True)})
+    return Listing({name: SourceFile(name, folder, 0, f"{table.metadata_id}-{table.version}")})

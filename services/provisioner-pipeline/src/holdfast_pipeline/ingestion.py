@@ -80,6 +80,18 @@ def observe(context: Context, spec: IngestionSpec) -> Observation:
     return _present(state)
 
 
+def unsettled(context: Context, spec: IngestionSpec) -> float:
+    """Seconds until the files that are there at the very beginning have settled; 0 once anything has landed.
+
+    Landing without them would show empty tables all the way to Gold, and have people approve those.
+    """
+    task = context.task
+    if Table.open(stage_folder(context.settings, task.tenant, task.graph, task.node, task.type).main) is not None:
+        return 0.0
+    roots = Roots.of(context.settings, task.tenant)
+    return list_source(roots, spec.source, now=context.now(), settle=context.settings.settle).unsettled
+
+
 def provision(context: Context, spec: IngestionSpec) -> StageResult:
     """Land what is there to be taken. The schema's node is touched with what its held files mean for it."""
     task = context.task

@@ -21,11 +21,15 @@ from .tasks import Context, StageResult
 
 @dataclass(frozen=True)
 class Stage:
-    """What can be done with one type of stage. Each function takes the context and the decoded spec."""
+    """What can be done with one type of stage. Each function takes the context and the decoded spec.
+
+    ``unsettled``: seconds that a provisioning should wait for files that are just being put there.
+    """
 
     observe: Callable[[Context, Any], Observation]
     provision: Callable[[Context, Any], StageResult]
     deprovision: Callable[[Context, Any], None]
+    unsettled: Callable[[Context, Any], float] = lambda context, spec: 0.0
 
 
 def observe(context: Context, stage: Stage, spec: specs.StageSpec) -> Observation:
@@ -75,9 +79,9 @@ def _remove(context: Context, spec: specs.StageSpec) -> None:
 STAGES: Mapping[str, Stage] = {
     specs.DATA_SOURCE: Stage(_observe_source, _provision_source, _nothing),
     specs.SCHEMA: Stage(contracts.observe, contracts.provision, _remove),
-    specs.INGESTION: Stage(ingestion.observe, ingestion.provision, _remove),
+    specs.INGESTION: Stage(ingestion.observe, ingestion.provision, _remove, ingestion.unsettled),
     specs.CLEANSER: Stage(cleansing.observe, cleansing.provision, _remove),
-    specs.ENRICHER: Stage(enriching.observe, enriching.provision, _remove),
+    specs.ENRICHER: Stage(enriching.observe, enriching.provision, _remove, enriching.unsettled),
     specs.VALIDATOR: Stage(validating.observe, validating.provision, _remove),
     specs.TRANSFORMER: Stage(transforming.observe, transforming.provision, _remove),
     specs.SINK: Stage(sinks.observe, sinks.provision, sinks.deprovision),
