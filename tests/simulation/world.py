@@ -1,38 +1,60 @@
-"""One graph, its planner, a provisioner and a hostile network under one seeded scheduler, in virtual time.
+"""One graph, its planner, its peers and a hostile network under one seeded scheduler, in virtual time.
 
 Messages are lost, doubled, delayed and reordered; planner and provisioner crash between any two effects and come
-back with what was persisted; blueprints change and the world drifts meanwhile. The reconciler and the desired graph
-are the real ones; only their host is written here, as small as it can be.
+back with what was persisted; turns lose their compare-and-set; blueprints change, domains go and come, the world
+drifts, people decide anything. The reconciler and the desired graph are the real ones; only their host is written
+here, as small as it can be.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
 
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.messages import (
-    Action,
-    NodeDeclaration,
-    Observation,
-    Outcome,
-    ResultBatch,
-    Status,
-    StepBatch,
-    StepOutcome,
+from holdfast_model.messages import Action, NodeDeclaration, Observation, ResultBatch, StepBatch, StepOutcome
+from holdfast_model.names import BUILT_IN_TYPES, GraphRef
+from holdfast_model.reconciler import (
+    CloseIntent,
+    ItemIntent,
+    Look,
+    Phase,
+    Reconciler,
+    Record,
+    Settings,
+    StepIntent,
+    Turn,
+    TypeInfo,
 )
-from holdfast_model.names import GraphRef
-from holdfast_model.reconciler import Look, Reconciler, Record, Settings, Turn, TypeInfo
-from holdfast_model.rows import declare
+from holdfast_model.rows import Node, Tombstone, declare
+
+from .audit import audit, audit_load
+from .outside import APPROVED, FOREIGN, HEAL, HOLD, OTHER, PERSONAL, UNSEEN, Key, Outside, Thing
+from .people import FaultPolicy, People
 
 REF = GraphRef("t", "g")
 TIMEOUT = 20.0
-INFO = TypeInfo("sim", "1", True, resync=60.0, timeout=TIMEOUT, batch=4)
+INFO = TypeInfo("sim", "1", True, resync=60.0, timeout=TIMEOUT, batch=4, backoff_cap=20.0, reviews=True)
+_with = msgspec.structs.replace
+CATALOG = {
+    HEAL: INFO,
+    OTHER: _with(INFO, reviews=False, covered=False),
+    HOLD: _with(INFO, on_drift="hold", outcomes={"*": ["fix", "retry", "give-up"]}),
+    APPROVED: _with(INFO, batch=2),
+    PERSONAL: _with(INFO, after_human=True),
+    UNSEEN: _with(INFO, observes=False),
+    FOREIGN: _with(INFO, domain="ext", on_unknown="provision"),
+}
+KINDS = [HEAL] * 8 + [OTHER] * 3 + [HOLD] * 2 + [APPROVED, APPROVED, PERSONAL, UNSEEN, FOREIGN]
+BUDGET = {("sim", t): 2 for t in (*CATALOG, "ai-review")} | {("ext", FOREIGN): 1, ("ext", "ai-review"): 1}
+SETTINGS = Settings(start_within=10.0, grace=5.0, quarantine=90.0, no_provisioner_after=30.0, poison_failures=3)
+HEALTHY = frozenset({Phase.PRESENT})
 
 
 class Broken(AssertionError):
@@ -46,9 +68,17 @@ class Chances:
     lose: float = 0.1
     double: float = 0.1
     fail: float = 0.15
+    permanent: float = 0.15
+    expire: float = 0.03
+    dead_letter: float = 0.02
+    touch: float = 0.05
     crash_planner: float = 0.01
     crash_provisioner: float = 0.03
-    drift: float = 0.05
+    lose_turn: float = 0.05
+
+    @classmethod
+    def none(cls) -> Chances:
+        return cls(**dict.fromkeys((f.name for f in fields(cls)), 0.0))
 
 
 @dataclass
@@ -57,10 +87,12 @@ class Disk:
 
     graph: DesiredGraph = field(default_factory=lambda: DesiredGraph(REF))
     records: dict[str, Record] = field(default_factory=dict)
-    todo: dict[str, Any] = field(default_factory=dict)
+    todo: dict[str, StepIntent | ItemIntent | CloseIntent] = field(default_factory=dict)
+    inbox: dict[str, list[str]] = field(default_factory=dict)
     counter: int = 0
     epoch: int = 0
     converged: bool = False
+    paused: bool = False
 
 
 class World:
@@ -70,21 +102,22 @@ class World:
         self.dice = random.Random(seed)
         self.size = size
         self.now = 0.0
+        self.calm = False
         self.chances = Chances()
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.sequence = 0
         self.ids = 0
-        self.disk = Disk()
-        self.there: dict[tuple[str, str], str] = {}  # what really exists: (node, type) -> digest
-        self.uses: dict[tuple[str, str], tuple[str, ...]] = {}  # what it was made with
-        self.effects: dict[tuple[str, int], int] = {}  # idempotency key -> effects
-        self.running: dict[str, tuple[int, int]] = {}  # steps that take effect: node -> (operation, attempt)
-        self.highest: dict[str, tuple[int, int]] = {}
-        self.provisioner_life = 0
+        self.turns = 0
+        self.alarm = 0.0
         self.trace: list[str] = []
-        self.faults: list[str] = []
-        self.steps = 0
+        self.told: Counter[tuple[str, ...]] = Counter()
+        self.sent_types: dict[tuple[str, int, str], str] = {}
+        self.disk = Disk()
         self.disk.graph.tracking = True
+        self.catalog = dict(CATALOG)
+        self.outside = Outside(self)
+        self.people = People(self)
+        self.policy = FaultPolicy(self)
         self.reconciler = self.boot()
 
     # ---- the scheduler
@@ -104,19 +137,48 @@ class World:
         self.trace.append(f"{self.now:9.3f} {text}")
 
     def fail(self, text: str) -> None:
-        raise Broken("\n".join([*self.trace[-60:], text]))
+        raise Broken("\n".join([*self.trace[-80:], text]))
 
     def run(self, until: float = 120.0) -> None:
-        for _ in range(self.dice.randint(2, 6)):
-            self.at(self.dice.uniform(0, until * 0.8), self.publish)
-        for _ in range(self.dice.randint(0, 6)):
-            self.at(self.dice.uniform(0, until), self.drift)
+        dice = self.dice
+        plan: list[tuple[Callable[[], object], int]] = [
+            (self.publish, dice.randint(2, 6)),
+            (self.drift, dice.randint(0, 8)),
+            (self.people.decide, dice.randint(0, 40)),
+            (self.pause, dice.randint(0, 1)),
+            (self.unblock, dice.randint(0, 4)),
+            (self.domain_goes, dice.randint(0, 1)),
+            (self.reconcile, dice.randint(0, 1)),
+            (self.check_load, 3),
+        ]
+        for what, times in plan:
+            for _ in range(times):
+                self.at(dice.uniform(0, until * 0.9), lambda w=what: w())
         self.at(0.0, self.publish)
+        self.at(60.0, self.people.poll)
         self.tick()
         self.play(until)
-        self.chances = Chances(0, 0, 0, 0, 0, 0)
-        self.play(until + 1500.0)
+        self.calm_down(until)
         self.check_converged()
+
+    def calm_down(self, until: float) -> None:
+        """Nothing goes wrong any more, people agree to everything, and what was given up is taken up again."""
+        self.say("calm")
+        self.chances, self.calm = Chances.none(), True
+        for minute in range(20):
+            self.at(minute * 5.0, self.decide_all)
+        self.play(until + 400.0)
+        self.check_explained()
+        for again in range(3):
+            for node in sorted({u.id for u in self.units() if u.phase not in HEALTHY}):
+                self.turn(lambda r, n=node: r.on_unblock(self.now, n))
+            for minute in range(20):
+                self.at(minute * 5.0, self.decide_all)
+            self.play(until + 400.0 + 300.0 * (again + 1))
+
+    def decide_all(self) -> None:
+        for _ in range(len(self.people.items)):
+            self.people.decide()
 
     def play(self, until: float) -> None:
         while self.events and self.events[0][0] <= until:
@@ -130,40 +192,67 @@ class World:
         self.ids += 1
         return f"i{self.ids}"
 
+    def catalog_info(self, type: str) -> TypeInfo:
+        return self.catalog[type]
+
     def boot(self) -> Reconciler:
-        self.disk.epoch += 1
-        self.outbox: list[Callable[[], None]] = []
-        rec = Reconciler(REF, "inc", self.disk.epoch, self.new_id, Settings(start_within=10.0, grace=5.0))
-        rec.on_catalog(self.now, {"a": INFO, "b": INFO})
-        graph = self.disk.graph
-        rec.load(
-            self.now, graph.nodes, graph.gone.values(), self.disk.records, self.disk.todo,
-            counter=self.disk.counter, converged=self.disk.converged,
-        )  # fmt: skip
-        graph.drain()
-        for name, intent in self.disk.todo.items():
-            self.republish(rec, name, intent)
+        disk = self.disk
+        disk.epoch += 1
+        rec = self.reconciler = self.fresh(disk.epoch)
+        disk.graph.drain()
+        for name, intent in list(disk.todo.items()):
+            if isinstance(intent, StepIntent):
+                batch = rec.rebuild(name.removeprefix("b:"), intent)
+                if batch is not None:
+                    self.send(lambda b=batch: self.outside.receive(b))
+            else:
+                self.people.carry_out(intent)
+        for tag, nodes in disk.inbox.items():
+            rec.on_wake(self.now, nodes, tag)
+        self.at(0.01, self.tick)
         return rec
 
-    def republish(self, rec: Reconciler, name: str, intent: Any) -> None:
-        batch = rec.rebuild(name.removeprefix("b:"), intent)
-        if batch is not None:
-            self.send(lambda: self.provision(batch))
+    def fresh(self, epoch: int) -> Reconciler:
+        """A reconciler with what is on the disk."""
+        disk = self.disk
+        rec = Reconciler(REF, "inc", epoch, self.new_id, SETTINGS)
+        rec.on_catalog(self.now, dict(self.catalog))
+        nodes, gone = in_order(disk.graph.nodes), in_order(disk.graph.gone)
+        rec.load(
+            self.now, nodes, gone.values(), disk.records, disk.todo,
+            counter=disk.counter, converged=disk.converged, paused=disk.paused,
+        )  # fmt: skip
+        rec.version = disk.graph.version
+        return rec
+
+    def take_graph(self) -> None:
+        graph, rec = self.disk.graph, self.reconciler
+        if rec.version != graph.version:
+            rec.version = graph.version
+            nodes, gone = graph.drain()
+            rec.on_graph(self.now, in_order(nodes), in_order(gone))
 
     def turn(self, feed: Callable[[Reconciler], object]) -> None:
+        self.turns += 1
         if self.dice.random() < self.chances.crash_planner:
             self.say("planner crashes before its turn")
-            self.reconciler = self.boot()
+            self.boot()
             return
         rec = self.reconciler
+        self.take_graph()
         feed(rec)
-        done = rec.finish(self.now, {("sim", "a"): 2, ("sim", "b"): 2})
-        if done.fenced_by_version and self.dice.random() < 0.05:
+        done = rec.finish(self.now, BUDGET)
+        while self.dice.random() < self.chances.lose_turn:
             self.say("the turn loses its compare-and-set")
             rec.rollback(done)
+            if self.dice.random() < 0.3:
+                self.publish()
+            self.take_graph()
             feed(rec)
-            done = rec.finish(self.now, {("sim", "a"): 2, ("sim", "b"): 2})
+            done = rec.finish(self.now, BUDGET)
         self.commit(rec, done)
+        if self.turns % 8 == 0 and self.reconciler is rec:
+            audit(self)
 
     def commit(self, rec: Reconciler, done: Turn) -> None:
         disk = self.disk
@@ -176,148 +265,118 @@ class World:
             if intent is None:
                 disk.todo.pop(name, None)
             else:
-                disk.todo[name] = intent
+                disk.todo[name] = msgspec.json.decode(msgspec.json.encode(intent), type=type(intent))
+        for tag in done.served:
+            disk.inbox.pop(tag, None)
         disk.counter = int(done.meta.get("counter", disk.counter))
         disk.converged = rec.core.converged
-        self.faults += [f"{f.node}:{f.type}" for f in done.faults]
+        disk.paused = rec.core.paused
+        self.hear(done)
         if done.forget:
             disk.graph.forget(done.forget)
             disk.graph.take_delta()
+            disk.graph.version += 1
+            self.at(0.0, self.tick)
         if self.dice.random() < self.chances.crash_planner:
             self.say("planner crashes after its commit")
-            self.reconciler = self.boot()
+            self.boot()
             return
         for sent in done.dispatch:
             self.check_dispatch(sent.batch)
-            self.send(lambda b=sent.batch: self.provision(b))
+            self.send(lambda b=sent.batch: self.outside.receive(b))
         for look in done.look:
             self.observe(look)
+        for intent in done.todo.values():
+            if isinstance(intent, ItemIntent | CloseIntent):
+                self.people.carry_out(intent)
         if done.wake_at is not None:
-            self.at(max(0.0, done.wake_at - self.now) + 0.001, self.tick)
-        if done.forget:
-            self.graph_changed()
+            self.wake(done.wake_at)
+        self.people.check()
+
+    def hear(self, done: Turn) -> None:
+        """What is told to the outside, and that nothing is told twice."""
+        for fault in done.faults:
+            self.say(f"fault {fault.type} {fault.node} {fault.reason} {fault.episode}")
+            self.once("fault", fault.id)
+            if fault.type == "NODE_DEGRADED":
+                self.once("degraded", fault.node, fault.episode, fault.reason)
+            self.policy.hear(fault)
+        for event in done.events:
+            self.say(f"event {event.name} {event.node}")
+            if event.name == "recovered":
+                self.once("recovered", event.node, str(event.data["episode"]))
+            self.policy.hear(event)
+
+    def once(self, *what: str) -> None:
+        self.told[what] += 1
+        if self.told[what] > 1:
+            self.fail(f"told twice: {what}")
 
     def tick(self) -> None:
         self.turn(lambda r: r.on_time(self.now))
 
-    def graph_changed(self) -> None:
-        rec = self.reconciler
-        nodes, gone = self.disk.graph.drain()
-        rec.on_graph(self.now, nodes, gone)
-        self.turn(lambda r: r.on_time(self.now))
+    def wake(self, when: float) -> None:
+        """Have a turn at a time; one that is due before will arrange for the next."""
+        when = max(self.now, when) + 0.001
+        if not self.now < self.alarm <= when:
+            self.alarm = when
+            self.at(when - self.now, self.tick)
 
     def check_dispatch(self, batch: StepBatch) -> None:
+        graph = self.disk.graph
         for step in batch.steps:
-            self.steps += 1
             self.say(f"send {step.action} {step.node} op{step.operation}.{step.attempt} {step.digest[:4]}")
-            node = self.disk.graph.nodes.get(step.node)
+            node = graph.nodes.get(step.node)
             if step.action is Action.PROVISION:
                 if node is None:
                     self.fail(f"{step.node} is sent although it is not desired")
+                    return
                 for target in node.depends_on:
-                    if not self.reconciler.core.units[target].current:
-                        self.fail(f"{step.node} is sent before its dependency {target}")
+                    self.sent_types[(step.node, step.operation, target)] = graph.nodes[target].type
+                    self.check_dependency(step.node, target)
             elif node is not None and node.type == step.type:
                 self.fail(f"{step.node} is removed although it is desired")
             else:
-                for (name, kind), digest in self.there.items():
-                    if step.node in self.uses.get((name, kind), ()) and name != step.node:
-                        wanted = self.disk.graph.nodes.get(name)
-                        if wanted is None or (wanted.type, wanted.digest) != (kind, digest):
-                            self.fail(f"{step.node} is removed before its dependent {name}")
+                self.outside.check_removal((step.node, step.type), self.wanted)
 
-    # ---- the world outside
+    def check_dependency(self, node: str, target: str) -> None:
+        if not self.reconciler.core.units[target].current:
+            self.fail(f"{node} is sent before its dependency {target}")
+        wanted = self.disk.graph.nodes[target]
+        thing = self.outside.things.get((target, wanted.type))
+        if target in self.outside.disturbed:
+            return
+        if thing is None or thing.digest != wanted.digest:
+            self.fail(f"{node} is sent, but its dependency {target} is not there: {thing}")
+
+    def wanted(self, key: Key, thing: Thing) -> bool:
+        node = self.disk.graph.nodes.get(key[0])
+        return node is not None and node.type == key[1] and node.digest == thing.digest
+
+    # ---- over the network
 
     def observe(self, look: Look) -> None:
         life = self.disk.epoch
         answered = False
 
-        def answer() -> None:
-            nonlocal answered
-            seen = {i.node: self.see((i.node, look.type), i.digest) for i in look.nodes}
-
-            def reply() -> None:
-                nonlocal answered
-                if self.disk.epoch == life and not answered:
-                    answered = True
-                    self.turn(lambda r: r.on_observed(self.now, look, seen))
-
-            self.send(reply)
-
-        def give_up() -> None:
+        def reply(seen: Mapping[str, Observation]) -> None:
             nonlocal answered
             if self.disk.epoch == life and not answered:
                 answered = True
-                self.turn(lambda r: r.on_observed(self.now, look, {}))
+                self.turn(lambda r: r.on_observed(self.now, look, seen))
+
+        def answer() -> None:
+            if not self.catalog[look.type].live:
+                return
+            seen = {i.node: self.outside.see((i.node, look.type), i.digest) for i in look.nodes}
+            if self.dice.random() < self.chances.lose:
+                seen.pop(look.nodes[0].node)
+            self.send(lambda: reply(seen))
 
         self.send(answer)
-        self.at(5.0, give_up)
+        self.at(5.0, lambda: reply({}))
 
-    def see(self, node: tuple[str, str], digest: str) -> Observation:
-        found = self.there.get(node)
-        if found is None:
-            return Observation(Status.ABSENT)
-        if found == digest:
-            return Observation(Status.PRESENT, token=found)
-        return Observation(Status.DRIFTED, reason="spec_changed", token=found)
-
-    def provision(self, batch: StepBatch) -> None:
-        life = self.provisioner_life
-        if self.dice.random() < self.chances.crash_provisioner:
-            self.provisioner_life += 1
-            self.running.clear()
-            self.at(1.0, lambda: self.provision(batch))  # redelivered
-            return
-        for step in batch.steps:
-            self.at(self.dice.uniform(0.01, 2.0), lambda s=step: self.run_step(batch, s, life))
-
-    def run_step(self, batch: StepBatch, step: Any, life: int) -> None:
-        if life != self.provisioner_life:
-            return
-        if self.now > batch.start_by:
-            self.answer(batch, StepOutcome(step.node, step.operation, step.attempt, Outcome.EXPIRED))
-            return
-        mine = (step.operation, step.attempt)
-        if mine < self.highest.get(step.node, mine):
-            return  # a newer attempt has been seen: this one is an echo
-        self.highest[step.node] = mine
-        busy = self.running.get(step.node)
-        if busy is not None:
-            if busy[0] != step.operation:
-                self.fail(f"two operations of {step.node} run at once: {busy} and {mine}")
-            if busy != mine:
-                self.at(0.5, lambda: self.run_step(batch, step, life))
-            return
-        self.running[step.node] = mine
-        self.at(self.dice.uniform(0.0, 3.0), lambda: self.end_step(batch, step, life))
-
-    def end_step(self, batch: StepBatch, step: Any, life: int) -> None:
-        if life != self.provisioner_life:
-            return
-        if self.running.get(step.node) == (step.operation, step.attempt):
-            del self.running[step.node]
-        if self.dice.random() < self.chances.fail:
-            self.say(f"failed {step.node} op{step.operation}.{step.attempt}")
-            self.answer(
-                batch, StepOutcome(step.node, step.operation, step.attempt, Outcome.FAILED, reason="no luck")
-            )
-            return
-        key = (step.node, step.operation)
-        if key not in self.effects:
-            self.effects[key] = 1
-            self.say(f"effect {step.action} {step.node} op{step.operation}.{step.attempt} {step.digest[:4]}")
-            if step.action is Action.PROVISION:
-                self.there[(step.node, step.type)] = step.digest
-                self.uses[(step.node, step.type)] = step.depends_on
-            else:
-                self.there.pop((step.node, step.type), None)
-        found = self.there.get((step.node, step.type))
-        seen = Observation(Status.PRESENT, token=found) if found else Observation(Status.ABSENT)
-        self.answer(
-            batch, StepOutcome(step.node, step.operation, step.attempt, Outcome.SUCCEEDED, observation=seen)
-        )
-
-    def answer(self, batch: StepBatch, outcome: StepOutcome) -> None:
+    def deliver(self, batch: StepBatch, outcome: StepOutcome) -> None:
         result = ResultBatch(batch.batch, REF.tenant, REF.graph, batch.incarnation, batch.epoch, [outcome])
         self.send(lambda: self.turn(lambda r: r.on_outcomes(self.now, result.outcomes)))
 
@@ -325,48 +384,123 @@ class World:
 
     def publish(self) -> None:
         """A new version of the blueprint: nodes come, go, change their spec, their type or their dependencies."""
-        graph = self.disk.graph
-        chosen = [i for i in range(self.size) if self.dice.random() < 0.7]
+        dice = self.dice
+        chosen = [i for i in range(self.size) if dice.random() < 0.7]
+        if dice.random() < 0.4:
+            dice.shuffle(chosen)
         nodes = []
-        for i in chosen:
-            below = [f"n{j}" for j in chosen if j < i and self.dice.random() < 0.35]
-            spec = msgspec.json.encode({"v": self.dice.randint(0, 2)})
-            kind = "a" if self.dice.random() < 0.85 else "b"
-            nodes.append(NodeDeclaration(f"n{i}", kind, msgspec.Raw(spec), depends_on=tuple(below)))
-        self.say(f"publish {[(n.id, n.type, n.depends_on) for n in nodes]}")
-        graph.declare("main", [(n.id, declare(n)) for n in nodes])
-        graph.take_delta()
-        self.graph_changed()
+        for at, i in enumerate(chosen):
+            below = [f"n{j}" for j in chosen[:at] if dice.random() < 0.35]
+            old = self.disk.graph.nodes.get(f"n{i}")
+            kind = old.type if old is not None and dice.random() < 0.8 else dice.choice(KINDS)
+            spec = msgspec.json.encode({"v": dice.randint(0, 2)})
+            gating = dice.choice(["NONE"] * 12 + ["ALL", "PROVISION_ONLY", "DEPROVISION_ONLY"])
+            if kind == PERSONAL:
+                gating = "ALL"
+            nodes.append(NodeDeclaration(f"n{i}", kind, msgspec.Raw(spec), gating, depends_on=tuple(below)))
+        self.say(f"publish {[(n.id, n.type, n.depends_on, n.gating) for n in nodes]}")
+        self.mutate(lambda: self.disk.graph.declare("main", [(n.id, declare(n)) for n in nodes]))
+
+    def mutate(self, change: Callable[[], object]) -> None:
+        """Somebody commits a change of the desired graph; the planner hears of it, sooner or later."""
+        graph = self.disk.graph
+        change()
+        if graph.take_delta():
+            graph.version += 1
+            for node in graph.nodes.values():
+                thing = self.outside.things.get((node.id, node.type))
+                unit = self.reconciler.core.units.get(node.id)
+                if thing is not None and thing.digest == node.digest and unit is not None and unit.current:
+                    # As declared, in a version that changed its edges only: it stands on what it declares now.
+                    thing.made_with = frozenset((t, graph.nodes[t].type) for t in node.depends_on)
+        self.at(self.dice.choice((0.0, 0.0, 0.5, 3.0)), self.tick)
 
     def drift(self) -> None:
-        if not self.there:
-            return
-        node, kind = self.dice.choice(sorted(self.there))
-        if node in self.running:
-            return
-        self.say(f"drift {node}")
-        del self.there[(node, kind)]
-        self.effects = {k: v for k, v in self.effects.items() if k[0] != node}
-        self.turn(lambda r: r.on_wake(self.now, [node]))
+        key = self.outside.accident()
+        if key is not None and self.dice.random() < 0.7:
+            self.disk.inbox[tag := self.new_id()] = [key[0]]
+            self.turn(lambda r: r.on_wake(self.now, [key[0]], tag))
 
-    # ---- what must hold at the end
+    def pause(self) -> None:
+        self.say("pause")
+        node = f"n{self.dice.randrange(self.size)}" if self.dice.random() < 0.5 else ""
+        self.turn(lambda r: r.on_paused(self.now, True, node))
+        self.at(self.dice.uniform(1, 40), lambda: self.turn(lambda r: r.on_paused(self.now, False, node)))
+
+    def unblock(self) -> None:
+        node = f"n{self.dice.randrange(self.size)}"
+        self.say(f"unblock {node}")
+        self.turn(lambda r: r.on_unblock(self.now, node))
+
+    def reconcile(self) -> None:
+        self.turn(lambda r: r.on_reconcile(self.now))
+
+    def domain_goes(self) -> None:
+        """A domain is away for a while; for a moment, nobody may even know its type."""
+        type = self.dice.choice((FOREIGN, HEAL, OTHER))
+        self.say(f"the domain of {type} goes")
+        self.change_catalog(type, False)
+        self.at(self.dice.uniform(5, 60), lambda: self.change_catalog(type, True))
+
+    def change_catalog(self, type: str, live: bool) -> None:
+        self.catalog = {**self.catalog, type: _with(CATALOG[type], live=live)}
+        self.turn(lambda r: r.on_catalog(self.now, dict(self.catalog)))
+
+    # ---- what must hold
+
+    def units(self) -> list[Any]:
+        core = self.reconciler.core
+        return [*core.units.values(), *core.graves.values()]
+
+    def check_load(self) -> None:
+        """A new owner would find everything that the present one knows."""
+        rec = self.reconciler
+        self.tick()
+        if self.reconciler is rec:
+            audit(self)
+            audit_load(self)
+
+    def check_explained(self) -> None:
+        """Nothing is under way any more; what is not as declared has a reason that only somebody else can end."""
+        audit(self)
+        for unit in self.units():
+            rec, digest = unit.rec, unit.form.digest
+            reason = {
+                Phase.PRESENT: True,
+                Phase.REFUSED: rec.refused == digest
+                or any(g and g.state == "refused" for g in (rec.gate, rec.approval)),
+                Phase.FAILED: rec.permanent == digest,
+                Phase.BLOCKED: bool(unit.blocker),
+                Phase.PAUSED: rec.paused or self.disk.paused,
+                Phase.HELD: rec.hold,
+                Phase.QUARANTINED: rec.quarantined_until > self.now,
+            }.get(unit.phase, False)
+            if not reason:
+                self.fail(f"{unit.field!r} is {unit.phase} for no reason: {rec}")
 
     def check_converged(self) -> None:
         graph, core = self.disk.graph, self.reconciler.core
-        wanted = {(n.id, n.type): n.digest for n in graph.nodes.values()}
-        if self.there != wanted:
-            self.fail(f"not converged: there {self.there}, wanted {wanted}, phases {self.phases()}")
-        if graph.gone or core.flights or self.disk.todo or not core.converged:
+        things = {k: t.digest for k, t in self.outside.things.items()}
+        wanted = {(n.id, n.type): n.digest for n in graph.nodes.values() if n.type not in BUILT_IN_TYPES}
+        if things != wanted or any(t.broken for t in self.outside.things.values()):
+            self.fail(f"not converged: there {self.outside.things}, wanted {wanted}, {self.phases()}")
+        if graph.gone or core.flights or self.disk.todo or self.disk.inbox or not core.converged:
             self.fail(
                 f"left over: gone {list(graph.gone)} flights {list(core.flights)} todo {list(self.disk.todo)} "
-                f"converged {core.converged} {self.phases()}"
+                f"inbox {self.disk.inbox} converged {core.converged} {self.phases()}"
             )
-        if set(self.disk.records) != set(graph.nodes):
-            self.fail(f"records {sorted(self.disk.records)} for nodes {sorted(graph.nodes)}")
-        for unit in core.units.values():
-            if unit.unmet != 0:
-                self.fail(f"{unit.id} counts {unit.unmet} unmet dependencies though all are met")
+        if [i.id for i in self.people.items.values() if i.active]:
+            self.fail(f"WorkItems are left open: {[i for i in self.people.items.values() if i.active]}")
+        audit(self)
+        audit_load(self)
 
     def phases(self) -> dict[str, str]:
-        units = (*self.reconciler.core.units.values(), *self.reconciler.core.graves.values())
-        return {u.field: f"{u.phase} {u.rec}" for u in units}
+        return {u.field: f"{u.phase} {u.rec}" for u in self.units()}
+
+
+def in_order(found: Mapping[Any, Node | Tombstone | None]) -> dict[Any, Any]:
+    """The same in an order that does not depend on how this process hashes strings, so that a seed replays exactly."""
+    return {
+        k: _with(v, dependents=tuple(sorted(v.dependents))) if isinstance(v := found[k], Tombstone) else v
+        for k in sorted(found)
+    }

@@ -14,6 +14,7 @@ import msgspec
 from .errors import Cycle, Dangling, Disagreement, NotFound, Problem
 from .messages import NodeDeclaration
 from .mutations import AddDependency, AddNode, Mutation, RemoveDependency, RemoveNode, UpdateNode
+from .order import TopologicalOrder
 from .rows import Declaration, Node, declare
 
 Edge = tuple[str, str]
@@ -40,15 +41,8 @@ class Graph:
         Raises Dangling or Cycle.
         """
         given = list(nodes)
-        graph = cls()
-        for node in given:
-            graph = graph.with_node(node)
-        for node in given:
-            for target in node.depends_on:
-                graph = graph.with_edge(node.id, target)
-        for source, target in edges:
-            graph = graph.with_edge(source, target)
-        return graph
+        named = [(n.id, target) for n in given for target in n.depends_on]
+        return cls()._with_all(given, [*named, *edges])
 
     @classmethod
     def seen(cls, nodes: Mapping[str, Node], version: int = 0) -> Graph:
@@ -163,29 +157,20 @@ class Graph:
         if unequal:
             text = f"the graphs declare {', '.join(unequal)} differently"
             raise Disagreement(unequal, text, [Problem("", text)])
-        graph = self
-        for id, node in other.nodes.items():
-            if id not in graph._nodes:
-                graph = graph.with_node(node)
-        for source, target in sorted(other.edges - self.edges):
-            graph = graph.with_edge(source, target)
-        return graph
+        new = [node for id, node in other.nodes.items() if id not in self._nodes]
+        return self._with_all(new, sorted(other.edges - self.edges))
 
     def connect(self, other: Graph) -> Graph:
         """Both graphs in one, this one after the other: every leaf of this depends on every root of the other."""
-        graph = self.overlay(other)
-        for leaf in sorted(self.leaves):
-            for root in sorted(other.roots):
-                graph = graph.with_edge(leaf, root)
-        return graph
+        return self.overlay(other)._with_all((), [(a, b) for a in sorted(self.leaves) for b in sorted(other.roots)])
 
     def filter_by_types(self, types: Collection[str]) -> Graph:
-        """The graph without the nodes of all other types."""
-        graph = self
-        for id, node in self._nodes.items():
-            if node.type not in types:
-                graph = graph.without_node(id)
-        return graph
+        """The graph without the nodes of all other types: one version for each that goes."""
+        nodes = {i: n for i, n in self._nodes.items() if n.type in types}
+        above = {i: t & nodes.keys() for i, t in self._above.items() if i in nodes}
+        below = {i: u & nodes.keys() for i, u in self._below.items() if i in nodes}
+        gone = len(self._nodes) - len(nodes)
+        return self._next(nodes, {i: t for i, t in above.items() if t}, {i: u for i, u in below.items() if u}, gone)
 
     # ---- inside
 
@@ -194,12 +179,30 @@ class Graph:
         nodes: Mapping[str, NodeDeclaration] | None = None,
         above: Mapping[str, frozenset[str]] | None = None,
         below: Mapping[str, frozenset[str]] | None = None,
+        steps: int = 1,
     ) -> Graph:
         graph = Graph()
         graph._nodes = self._nodes if nodes is None else MappingProxyType(dict(nodes))
         graph._above = self._above if above is None else above
         graph._below = self._below if below is None else below
-        graph._version = self._version + 1
+        graph._version = self._version + steps
+        return graph
+
+    def _with_all(self, nodes: Collection[NodeDeclaration], edges: Collection[Edge]) -> Graph:
+        """All of these in one go, in O(nodes + edges). Where something is wrong, one by one, to name the first."""
+        known = {**self._nodes, **{n.id: msgspec.structs.replace(n, depends_on=()) for n in nodes}}
+        above: dict[str, set[str]] = {i: set(t) for i, t in self._above.items()}
+        below: dict[str, set[str]] = {i: set(u) for i, u in self._below.items()}
+        for source, target in edges:
+            above.setdefault(source, set()).add(target)
+            below.setdefault(target, set()).add(source)
+        if above.keys() <= known.keys() and below.keys() <= known.keys() and _is_acyclic(known, above):
+            return self._next(known, _frozen(above), _frozen(below), len(nodes) + len(edges))
+        graph = self
+        for node in nodes:
+            graph = graph.with_node(node)
+        for source, target in edges:
+            graph = graph.with_edge(source, target)
         return graph
 
     def _path(self, start: str, goal: str) -> list[str]:
@@ -226,6 +229,18 @@ def same_node(one: NodeDeclaration, other: NodeDeclaration) -> bool:
 
 def _bare(node: NodeDeclaration) -> Declaration:
     return declare(msgspec.structs.replace(node, depends_on=()))
+
+
+def _is_acyclic(nodes: Iterable[str], above: Mapping[str, Iterable[str]]) -> bool:
+    try:
+        TopologicalOrder().rebuild({node: above.get(node, ()) for node in nodes})
+    except Cycle:
+        return False
+    return True
+
+
+def _frozen(ends: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
+    return {node: frozenset(others) for node, others in ends.items()}
 
 
 def _drop(edges: dict[str, frozenset[str]], node: str, other: str) -> None:

@@ -1,7 +1,7 @@
 """The reconciler's memory: units, what is derived from them, and the turn under way.
 
-Everything derived (unmet dependencies, phases, the ready frontier, counts) changes only through the methods here, so
-that a record put back by :meth:`Core.rollback` puts back what follows from it too. Each costs O(1) or the degree of
+Everything derived (unmet dependencies, phases, the ready frontier, counts, indexes) changes only through the methods
+here, so that a record put back by :mod:`.undoing` puts back what follows from it too. Each costs O(1) or the degree of
 the node at hand, never the size of the graph.
 """
 
@@ -10,25 +10,32 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from holdfast_model.events import Event, Family, Fault, FaultType
+from holdfast_model.messages import Status
 from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES, GraphRef
 from holdfast_model.rows import Node, Tombstone
 
-from .records import Flight, Phase, Record, Unit, grave_of
-from .turn import CloseIntent, Settings, Turn, TypeInfo
+from .records import NO_NAMES, Flight, Phase, Record, Unit
+from .turn import Settings, Turn, TypeInfo
+from .undoing import Undo
 
 _BUILT_IN = TypeInfo("", "", True, 0.0, 60.0, 1, observes=False, cascade=False)
+_PRESENT, _READY = Status.PRESENT, Phase.READY
+_T = TypeVar("_T", str, Unit)
 
 
 class Queue:
     """Ready units of one step queue: urgent ones (heals, decisions) before bulk, each in order of arrival."""
 
+    __slots__ = ("bulk", "urgent")
+
     def __init__(self) -> None:
-        self.urgent: dict[tuple[str, str], Unit] = {}
-        self.bulk: dict[tuple[str, str], Unit] = {}
+        self.urgent: dict[Unit, None] = {}
+        self.bulk: dict[Unit, None] = {}
 
     def __len__(self) -> int:
         return len(self.urgent) + len(self.bulk)
@@ -49,24 +56,26 @@ class Core:
         self.units: dict[str, Unit] = {}
         self.graves: dict[tuple[str, str], Unit] = {}
         self.grave_types: dict[str, dict[str, None]] = {}  # id -> types of its graves
-        self.mourners: dict[str, dict[tuple[str, str], None]] = {}  # id -> graves that wait for it
-        self.former: dict[str, dict[str, None]] = {}  # id -> nodes provisioned against it that no longer name it
+        self.mourners: dict[str, dict[Unit, None]] = {}  # id -> graves that wait for it
+        self.former: dict[str, dict[Unit, None]] = {}  # id -> units made with it that no longer name it
+        self.contested: dict[Unit, None] = {}  # graves that wait for somebody who does not name them
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
-        self.by_type: dict[str, dict[tuple[str, str], Unit]] = {}
+        self.by_type: dict[str, dict[Unit, None]] = {}
         self.reviews: dict[str, dict[str, None]] = {}  # target -> review node ids
-        self.gates: dict[str, Unit] = {}  # open gates and approvals by request key
+        self.gates: dict[str, Unit] = {}  # gates and approvals by request key
         self.queues: dict[tuple[str, str], Queue] = {}
-        self.phases: Counter[Phase] = Counter()
-        self.dirty: dict[tuple[str, str], Unit] = {}
+        self.phases: dict[Phase, int] = dict.fromkeys(Phase, 0)
+        self.dirty: dict[Unit, None] = {}
         self.catalog: Mapping[str, TypeInfo] = {}
         self.paused = False
         self.counter = 0
         self.request_number = 0
-        self.to_look: dict[str, dict[tuple[str, str], Unit]] = {}
+        self.ticks = 0
+        self.to_look: dict[str, dict[Unit, None]] = {}
         self.wakes: dict[str, set[str]] = {}  # tag -> nodes whose observation is still to come
         self.wake_tags: dict[str, set[str]] = {}  # node -> tags
-        self.timers: list[tuple[float, str, str]] = []  # (when, id, type): back-off, quarantine, look again
+        self.timers: list[tuple[float, str, str]] = []  # (when, id, type): backoff, quarantine, look again
         self.deadlines: list[tuple[float, str]] = []  # (when, batch)
         self.resync_at: dict[str, float] = {}
         self.missing_since: dict[str, float] = {}
@@ -74,192 +83,312 @@ class Core:
         self.converged = False
         self.wave: Counter[str] = Counter()
         self.turn = Turn()
-        self._undo = Undo(False, Counter())
-        self._last = self._undo
+        self.undo = Undo(self)
+        self._blank: dict[str, tuple[Record, Record]] = {}
 
     # ---- units
 
     def info(self, unit: Unit) -> TypeInfo | None:
         """How the unit's type is treated; None when no domain has ever claimed it."""
-        if unit.type in BUILT_IN_TYPES:
+        info = self.catalog.get(unit.type)
+        if info is None and unit.type in BUILT_IN_TYPES:
             return _BUILT_IN
-        return self.catalog.get(unit.type)
+        return info
+
+    def blank(self, type: str) -> tuple[Record, Record]:
+        """The records of nodes of which nothing is known, and of those that are known not to be there.
+
+        They are shared, and never written: a new owner finds out again by looking.
+        """
+        found = self._blank.get(type)
+        if found is None:
+            found = self._blank[type] = (Record(type=type), Record(type=type, status=Status.ABSENT))
+        return found
 
     def mark(self, unit: Unit) -> None:
-        self.dirty[(unit.id, unit.type if unit.tomb else "")] = unit
+        """Decide anew about a unit in this turn."""
+        self.dirty[unit] = None
 
     def add_unit(self, node: Node, rec: Record) -> Unit:
-        unit = Unit(node.id, node.type, rec)
-        unit.node = node
-        self.units[node.id] = unit
-        self.by_type.setdefault(node.type, {})[(node.id, "")] = unit
-        self._index_gates(unit, rec)
-        self._index_review(unit, True)
-        self.mark(unit)
-        return unit
+        unit = Unit(rec, node=node)
+        self.units[unit.id] = unit
+        if unit.type in BUILT_IN_TYPES:
+            self.reviews.setdefault(str(review_spec(node).get("target", "")), {})[unit.id] = None
+        if self.graves:
+            self.mark_graves(unit.id)
+        return self._entered(unit)
 
     def add_grave(self, tomb: Tombstone, rec: Record) -> Unit:
-        unit = Unit(tomb.id, tomb.type, rec)
-        unit.tomb = tomb
+        unit = Unit(rec, tomb=tomb)
         self.graves[tomb.key] = unit
-        self.grave_types.setdefault(tomb.id, {})[tomb.type] = None
-        self.by_type.setdefault(tomb.type, {})[tomb.key] = unit
-        for other in (tomb.id, *tomb.dependents, *self.former.get(tomb.id, ())):
-            self.mourners.setdefault(other, {})[tomb.key] = None
-        self._index_gates(unit, rec)
-        self.mark(unit)
+        self.grave_types.setdefault(unit.id, {})[unit.type] = None
+        return self._entered(unit)
+
+    def _entered(self, unit: Unit) -> Unit:
+        members = self.by_type.get(unit.type)
+        if members is None:
+            members = self.by_type[unit.type] = {}
+        members[unit] = None
+        rec = unit.rec
+        if rec.gate is not None or rec.approval is not None:
+            self._index_gates(unit)
+        self.dirty[unit] = None
+        self.refresh(unit, uses=True)
         return unit
+
+    def knows(self, unit: Unit) -> bool:
+        """False for a unit that has been dropped, e.g. one whose step is still in flight."""
+        found = self.graves.get(unit.tomb.key) if unit.tomb else self.units.get(unit.id)
+        return found is unit
 
     def drop(self, unit: Unit) -> None:
         """Take a unit out of everything derived. Its record's field is the caller's business."""
-        key = (unit.id, unit.type if unit.tomb else "")
+        if unit.current:
+            unit.current = False
+            self._currency_changed(unit)
         self.set_phase(unit, None)
-        self.by_type.get(unit.type, {}).pop(key, None)
-        self.to_look.get(unit.type, {}).pop(key, None)
-        self.dirty.pop(key, None)
+        for index in (self.by_type, self.to_look):
+            members = index.get(unit.type)
+            if members is not None:
+                members.pop(unit, None)
+        self.dirty.pop(unit, None)
         for gate in (unit.rec.gate, unit.rec.approval):
             if gate is not None:
                 self.gates.pop(gate.id, None)
+        self._enter_former(unit, ())
         if unit.tomb is not None:
             del self.graves[unit.tomb.key]
-            self.grave_types[unit.id].pop(unit.type, None)
-            for other in (unit.id, *unit.tomb.dependents, *self.former.get(unit.id, ())):
-                self.mourners.get(other, {}).pop(unit.tomb.key, None)
-            self.wake_mourners(unit.id)
-            for target in dict.fromkeys((*unit.tomb.depends_on, *self.uses(unit))):
-                self.wake_mourners(target)
-                for type in self.grave_types.get(target, ()):
-                    self.mark(self.graves[(target, type)])
+            types = self.grave_types[unit.id]
+            del types[unit.type]
+            if not types:
+                del self.grave_types[unit.id]
+            self.contested.pop(unit, None)
+            self.mourn(unit, NO_NAMES)
         else:
+            assert unit.node is not None
             del self.units[unit.id]
-            self._index_review(unit, False)
-            self.wake_mourners(unit.id)
-        if unit.id not in self.flights:
-            self.looked(unit.id)
+            if unit.type in BUILT_IN_TYPES:
+                _discard(self.reviews, str(review_spec(unit.node).get("target", "")), unit.id)
+        self.mark_graves(unit.id)
+        self.looked(unit.id)
 
-    def _index_gates(self, unit: Unit, rec: Record) -> None:
-        for gate in (rec.gate, rec.approval):
+    def mark_graves(self, node: str) -> None:
+        """Decide anew about the removed forms of a node, and about removals that wait for it."""
+        for type in self.grave_types.get(node, ()):
+            self.dirty[self.graves[(node, type)]] = None
+        for grave in self.mourners.get(node, ()):
+            if grave.blocker == node or not grave.blocker:
+                self.dirty[grave] = None
+
+    def _index_gates(self, unit: Unit) -> None:
+        for gate in (unit.rec.gate, unit.rec.approval):
             if gate is not None:
                 self.gates[gate.id] = unit
 
-    def _index_review(self, unit: Unit, there: bool) -> None:
-        if unit.type in BUILT_IN_TYPES and unit.node is not None:
-            target = review_spec(unit.node).get("target")
-            if isinstance(target, str):
-                if there:
-                    self.reviews.setdefault(target, {})[unit.id] = None
-                else:
-                    self.reviews.get(target, {}).pop(unit.id, None)
+    # ---- who was made with what
 
     def uses(self, unit: Unit) -> tuple[str, ...]:
-        """What a node was made with, or may have been made with by the step that is under way."""
-        flown = self.flights.get(unit.id)
-        if flown is None or flown[1].type != unit.type:
-            return unit.rec.uses
-        return union(unit.rec.uses, flown[1].uses)
+        """What a thing was made with: while it is as declared, what it declares; else also what the step under way
+        was sent with."""
+        if unit.current:
+            assert unit.node is not None
+            return unit.node.depends_on
+        if unit.flying:
+            return union(unit.rec.uses, self.flights[unit.id][1].uses)
+        return unit.rec.uses
 
-    def used(self, unit: Unit, target: str) -> None:
-        """Remember that a node in its present form was made with ``target``, which it no longer names."""
-        self.former.setdefault(target, {})[unit.id] = None
-        for type in self.grave_types.get(target, ()):
-            self.mourners.setdefault(unit.id, {})[(target, type)] = None
-            self.mark(self.graves[(target, type)])
+    def index_former(self, unit: Unit) -> None:
+        """Bring ``former`` up to date with what a unit was made with and does not name (any more)."""
+        node, uses = unit.node, unit.rec.uses
+        if node is None:
+            wanted = uses
+        elif unit.current or not uses or uses is node.depends_on:
+            wanted = ()
+        else:
+            wanted = tuple([t for t in uses if t not in node.depends_on])
+        if wanted != unit.former:
+            self._enter_former(unit, wanted)
 
-    def wake_mourners(self, node: str) -> None:
-        for key in self.mourners.get(node, ()):
-            if key in self.graves:
-                self.mark(self.graves[key])
+    def _enter_former(self, unit: Unit, wanted: tuple[str, ...]) -> None:
+        for target in unit.former:
+            if target not in wanted:
+                _discard(self.former, target, unit)
+        for target in wanted:
+            self.former.setdefault(target, {})[unit] = None
+        unit.former = wanted
 
-    # ---- records and flights
+    def mourn(self, grave: Unit, names: Mapping[str, None]) -> None:
+        """Make ``names`` those for whom a removal waits."""
+        for name in grave.below:
+            if name not in names:
+                _discard(self.mourners, name, grave)
+        for name in names:
+            self.mourners.setdefault(name, {})[grave] = None
+        grave.below = dict(names)
 
-    def set_record(self, unit: Unit, rec: Record, *, log: bool = True) -> None:
+    def unmourn(self, grave: Unit, name: str) -> None:
+        """A removal waits for ``name`` no longer."""
+        self.undo.note_mourned(grave, name)
+        grave.leaves(name)
+        _discard(self.mourners, name, grave)
+        self.dirty[grave] = None
+
+    # ---- records
+
+    def set_record(self, unit: Unit, rec: Record, *, write: bool = True) -> None:
         """Replace a record; dependents and waiting removals learn of it when the node's currency changed."""
-        if log and id(unit) not in self._undo.units:
-            self._undo.units[id(unit)] = (unit, unit.rec, unit.min_request)
-        was = unit.current
+        self.undo.note(unit)
         old = unit.rec
+        if unit.current and rec.uses is old.uses:
+            assert unit.node is not None
+            if rec.uses != unit.node.depends_on and rec.status is not Status.ABSENT:
+                rec = msgspec.structs.replace(rec, uses=unit.node.depends_on)
         unit.rec = rec
         if old.gate is not rec.gate or old.approval is not rec.approval:
             for gate in (old.gate, old.approval):
                 if gate is not None:
                     self.gates.pop(gate.id, None)
-            self._index_gates(unit, rec)
-        self.turn.rows[unit.field] = rec
-        self.mark(unit)
-        if unit.current != was:
-            self.currency_changed(unit, was)
+            self._index_gates(unit)
+            if self.graves:
+                self.mark_graves(unit.id)
+        if write:
+            self.write(unit.field, rec)
+        self.dirty[unit] = None
+        if rec.uses is not old.uses:
+            self.refresh(unit, uses=True)
+            if self.graves:
+                self.mark_graves(unit.id)
+        else:
+            self.refresh(unit)
+
+    def write(self, field: str, rec: Record | None) -> None:
+        """Write (None: delete) a field of ``state`` with this turn."""
+        self.turn.rows[field] = rec
+        if self.undo.keeping:
+            self.undo.kept_rows[field] = None
 
     def change(self, unit: Unit, **fields: object) -> None:
         """Replace some fields of a unit's record."""
         self.set_record(unit, msgspec.structs.replace(unit.rec, **fields))
 
-    def currency_changed(self, unit: Unit, was: bool) -> None:
-        step = 1 if was else -1
-        for name in unit.below:
-            other = self.units[name]
-            other.unmet += step
-            if other.unmet == (1 if was else 0) or other.phase is Phase.BLOCKED:
-                self.mark(other)
-        self.wake_mourners(unit.id)
+    def refresh(self, unit: Unit, *, uses: bool = False) -> None:
+        """Bring ``current``, and what hangs on it, up to date; ``uses``: what it was made with may have changed."""
+        node, rec = unit.node, unit.rec
+        now = node is not None and rec.status is _PRESENT and not unit.flying and rec.digest == node.digest
+        if now is not unit.current:
+            unit.current = now
+            self._currency_changed(unit)
+            self.index_former(unit)
+        elif uses:
+            self.index_former(unit)
+
+    def _currency_changed(self, unit: Unit) -> None:
+        units, dirty, name = self.units, self.dirty, unit.id
+        if unit.current:
+            for below in unit.below:
+                other = units[below]
+                other.unmet -= 1
+                if not other.unmet or other.blocker == name:
+                    dirty[other] = None
+        else:
+            for below in unit.below:
+                other = units[below]
+                other.unmet += 1
+                if other.unmet == 1:
+                    dirty[other] = None
+        if self.graves:
+            self.mark_graves(name)
 
     def recount(self, unit: Unit) -> None:
         """Count the unmet dependencies of a node whose edges changed."""
         assert unit.node is not None
-        unit.unmet = sum(not self.units[d].current for d in unit.node.depends_on)
+        unit.unmet = sum([not self.units[d].current for d in unit.node.depends_on])
+
+    # ---- flights
 
     def set_flight(self, unit: Unit, flight: Flight) -> None:
-        self._undo.flights.setdefault(unit.id, self.flights.get(unit.id))
-        self._undo.units.setdefault(id(unit), (unit, unit.rec, unit.min_request))
-        self.flights[unit.id] = (unit, flight)
-        self.batches.setdefault(flight.batch, {})[unit.id] = None
+        """A step is sent: nothing that was asked before says anything about what comes now."""
+        self.undo.note(unit)
+        self.undo.note_flight(unit.id)
         unit.min_request = self.request_number
         unit.asked = 0
-        self.mark(unit)
+        if unit.node is not None:
+            self.ticks += 1
+            unit.tick = self.ticks
+        self.put_flight(unit, flight)
+
+    def put_flight(self, unit: Unit, flight: Flight) -> None:
+        self.flights[unit.id] = (unit, flight)
+        batch = self.batches.get(flight.batch)
+        if batch is None:
+            batch = self.batches[flight.batch] = {}
+        batch[unit.id] = None
+        unit.flying = True
+        if unit.current:  # it was edited back and forth while a step was under way
+            self.refresh(unit)
+        if self.graves:
+            self.mark_graves(unit.id)
+            if unit.tomb is not None and unit.id in self.units:
+                self.dirty[self.units[unit.id]] = None
+
+    def adopt_flight(self, unit: Unit) -> None:
+        """A step that is under way belongs to what its node has become."""
+        flown = self.flights.get(unit.id)
+        if flown is not None and flown[1].type == unit.type:
+            self.flights[unit.id] = (unit, flown[1])
+            flown[0].flying = False
+            unit.flying = True
+            self.refresh(unit)
 
     def end_flight(self, node: str) -> Flight:
         """The step has ended, whatever its outcome. Observations begun before now say nothing any more."""
-        unit, flight = self.flights.pop(node)
-        self._undo.flights.setdefault(node, (unit, flight))
-        self._undo.units.setdefault(id(unit), (unit, unit.rec, unit.min_request))
-        batch = self.batches.get(flight.batch)
-        if batch is not None:
-            batch.pop(node, None)
-            if not batch:
-                del self.batches[flight.batch]
-                self.turn.todo[f"b:{flight.batch}"] = None
+        unit, flight = self.flights[node]
+        self.undo.note(unit)
+        self.undo.note_flight(node)
+        if self.take_flight(node):
+            self.todo(f"b:{flight.batch}", None)
         unit.min_request = self.request_number
-        self.mark(unit)
-        for type in self.grave_types.get(node, ()):
-            self.mark(self.graves[(node, type)])
+        return flight
+
+    def take_flight(self, node: str) -> bool:
+        """Forget a flight; True if it was the last of its batch."""
+        unit, flight = self.flights.pop(node)
+        unit.flying = False
+        batch = self.batches[flight.batch]
+        del batch[node]
+        if not batch:
+            del self.batches[flight.batch]
+        if self.knows(unit):
+            self.dirty[unit] = None
+            self.refresh(unit)
         other = self.units.get(node)
         if other is not None:
-            self.mark(other)
-        return flight
+            self.dirty[other] = None
+        if self.graves:
+            self.mark_graves(node)
+        return not batch
 
     # ---- phases and the frontier
 
     def set_phase(self, unit: Unit, phase: Phase | None) -> None:
         old = unit.phase
-        if old is phase and phase is not Phase.READY:
+        if old is phase and phase is not _READY:
             return
         if old is not None:
             self.phases[old] -= 1
-            if old is Phase.READY:
-                self._unready(unit)
+            if unit.lane is not None:
+                del unit.lane[unit]
+                unit.lane = None
         unit.phase = phase
         if phase is not None:
             self.phases[phase] += 1
-            if phase is Phase.READY:
-                key = (unit.id, unit.type if unit.tomb else "")
-                queue = self.queues.setdefault(self.queue_of(unit), Queue())
-                (queue.urgent if unit.urgent else queue.bulk)[key] = unit
-
-    def _unready(self, unit: Unit) -> None:
-        key = (unit.id, unit.type if unit.tomb else "")
-        for queue in (self.queues.get(self.queue_of(unit)), *self.queues.values()):
-            if queue is not None:
-                queue.urgent.pop(key, None)
-                queue.bulk.pop(key, None)
+            if phase is _READY:
+                key = self.queue_of(unit)
+                queue = self.queues.get(key)
+                if queue is None:
+                    queue = self.queues[key] = Queue()
+                unit.lane = queue.urgent if unit.urgent else queue.bulk
+                unit.lane[unit] = None
 
     def queue_of(self, unit: Unit) -> tuple[str, str]:
         """(domain, queue) to which steps of a unit go: its type's, or the target's domain for an AI review."""
@@ -288,13 +417,19 @@ class Core:
             unit.again = True
             return
         info = self.info(unit)
-        if unit.type in BUILT_IN_TYPES or info is None or not info.observes:
+        if info is None or not info.observes:
+            unit.again = unit.suspect = False
             self.looked(unit.id)
             return
-        self.to_look.setdefault(unit.type, {})[(unit.id, unit.type if unit.tomb else "")] = unit
+        members = self.to_look.get(unit.type)
+        if members is None:
+            members = self.to_look[unit.type] = {}
+        members[unit] = None
 
     def looked(self, node: str) -> None:
         """The observation that wake-ups of this node waited for has been dealt with."""
+        if not self.wake_tags:
+            return
         for tag in self.wake_tags.pop(node, ()):
             waiting = self.wakes.get(tag)
             if waiting is not None:
@@ -304,9 +439,18 @@ class Core:
                     self.turn.served.append(tag)
 
     def timer(self, when: float, unit: Unit) -> None:
-        heapq.heappush(self.timers, (when, unit.id, unit.type if unit.tomb else ""))
+        """Decide anew about a unit at ``when``; an earlier timer that is still to come will see to it."""
+        if unit.timer_at <= self.now or when < unit.timer_at:
+            unit.timer_at = when
+            heapq.heappush(self.timers, (when, unit.id, unit.type if unit.tomb else ""))
 
     # ---- telling
+
+    def todo(self, field: str, intent: object) -> None:
+        """Write (None: delete) an intent with this turn."""
+        self.turn.todo[field] = intent  # type: ignore[assignment]
+        if self.undo.keeping:
+            self.undo.kept_todo[field] = intent  # type: ignore[assignment]
 
     def emit(self, family: Family, name: str, data: dict[str, object], node: str = "") -> None:
         self.turn.events.append(
@@ -350,71 +494,21 @@ class Core:
         self.wave["faults"] += 1
         return episode
 
-    # ---- turns
 
-    def take_turn(self) -> Turn:
-        """The finished turn. It can be rolled back until the next one is taken."""
-        turn, self.turn = self.turn, Turn()
-        self._last, self._undo = self._undo, Undo(self.converged, Counter(self.wave))
-        return turn
-
-    def rollback(self, turn: Turn) -> None:
-        """Put back what the last turn changed, because it could not be committed; its inputs must be given again.
-
-        What followed from a changed graph is kept: rows are written again with their present value.
-        """
-        undo = self._last
-        for node, before in undo.flights.items():
-            now = self.flights.pop(node, None)
-            if now is not None:
-                batch = self.batches.get(now[1].batch, {})
-                batch.pop(node, None)
-                if not batch:
-                    self.batches.pop(now[1].batch, None)
-            if before is not None:
-                self.flights[node] = before
-                self.batches.setdefault(before[1].batch, {})[node] = None
-        self._undo = Undo(undo.converged, Counter(undo.wave))
-        self.converged, self.wave = undo.converged, Counter(undo.wave)
-        self.turn = Turn(
-            todo={f: t for f, t in turn.todo.items() if isinstance(t, CloseIntent)},
-            meta=turn.meta,
-            served=turn.served,
-        )
-        for unit, rec, min_request in undo.units.values():
-            unit.min_request = min_request
-            if self._known(unit):
-                self.set_record(unit, rec, log=False)
-        for field in turn.rows:
-            key = grave_of(field)
-            found = self.graves.get(key) if key else self.units.get(field)
-            self.turn.rows[field] = found.rec if found is not None else None
-        for look in turn.look:
-            for item in look.nodes:
-                found = self.units.get(item.node) if item.present else self.graves.get((item.node, look.type))
-                if found is not None:
-                    found.asked = 0
-                    self.look(found)
-        for key in turn.forget:
-            if key in self.graves:
-                self.mark(self.graves[key])
-
-    def _known(self, unit: Unit) -> bool:
-        return (self.graves.get(unit.tomb.key) if unit.tomb else self.units.get(unit.id)) is unit
-
-
-class Undo:
-    """First-touch copies of what a turn changes."""
-
-    def __init__(self, converged: bool, wave: Counter[str]) -> None:
-        self.converged = converged
-        self.wave = wave
-        self.units: dict[int, tuple[Unit, Record, int]] = {}
-        self.flights: dict[str, tuple[Unit, Flight] | None] = {}
+def _discard(index: dict[str, dict[_T, None]], key: str, value: _T) -> None:
+    found = index.get(key)
+    if found is not None:
+        found.pop(value, None)
+        if not found:
+            del index[key]
 
 
 def union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
     """Both without repetition; the very same object where the second adds nothing."""
+    if first is second or not second:
+        return first
+    if not first:
+        return second
     return first if set(second) <= set(first) else tuple(dict.fromkeys((*first, *second)))
 
 

@@ -7,77 +7,70 @@ from __future__ import annotations
 
 from holdfast_model.messages import Action, Status
 from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW
+from holdfast_model.rows import Gating
 
 from .core import Core
 from .records import GateState, Phase, Unit
+from .removing import comes_first
+
+_ABSENT, _UNKNOWN = Status.ABSENT, Status.UNKNOWN
+_UNGATED = Gating.NONE
 
 
 def decide(core: Core, unit: Unit) -> Phase:
-    """The phase of a unit now; sets ``unit.blocker`` when another node comes first."""
-    unit.blocker = ""
-    flown = core.flights.get(unit.id)
-    if flown is not None:
-        if flown[0] is unit:
-            return Phase.RUNNING
+    """The phase of a unit now; sets ``unit.blocker`` when another node comes first, ``unit.urgent`` when READY."""
+    last, unit.blocker = unit.blocker, ""
+    if unit.flying:
+        return Phase.RUNNING
+    if unit.current:
+        return Phase.PRESENT
+    if unit.id in core.flights:  # of another form of this node
         unit.blocker = unit.id
         return Phase.BLOCKED
-    return _desired(core, unit) if unit.node is not None else _removed(core, unit)
+    return _desired(core, unit) if unit.tomb is None else _removed(core, unit, last)
 
 
 def _desired(core: Core, unit: Unit) -> Phase:
     rec, node = unit.rec, unit.node
     assert node is not None
     info = core.info(unit)
-    if rec.status is Status.PRESENT and rec.digest == node.digest:
-        return Phase.PRESENT
     if info is None:
         return Phase.NO_PROVISIONER
-    if rec.status is None and info.observes:
-        return Phase.OBSERVING
-    if rec.status is Status.UNKNOWN and info.on_unknown != "provision":
-        return Phase.OBSERVING
+    if info.observes and (rec.status is None or (rec.status is _UNKNOWN and info.on_unknown != "provision")):
+        return Phase.OBSERVING if info.live else Phase.NO_PROVISIONER
     if rec.hold and rec.hold_digest == node.digest and rec.decision is None:
         return Phase.REFUSED if rec.refused == node.digest else Phase.HELD
     return _step(core, unit, info.live)
 
 
-def _removed(core: Core, unit: Unit) -> Phase:
-    rec, tomb = unit.rec, unit.tomb
-    assert tomb is not None
-    info = core.info(unit)
-    if rec.status is Status.ABSENT:
+def _removed(core: Core, unit: Unit, last: str) -> Phase:
+    rec = unit.rec
+    if rec.status is _ABSENT:
         return Phase.FORGET
-    blocker = _comes_first(core, unit)
-    if blocker:
-        unit.blocker = blocker
+    unit.blocker = comes_first(core, unit, last)
+    if unit.blocker:
         return Phase.BLOCKED
+    info = core.info(unit)
     if info is None:
         return Phase.NO_PROVISIONER
-    if not info.observes and rec.status is None:
+    if rec.status is None or rec.status is _UNKNOWN:
+        if info.observes:
+            return Phase.OBSERVING if info.live else Phase.NO_PROVISIONER
         if not rec.operation:
             return Phase.FORGET
-    elif rec.status is None or rec.status is Status.UNKNOWN:
-        return Phase.OBSERVING
+    if _being_asked(core, unit):
+        unit.blocker = unit.id
+        return Phase.BLOCKED
     return _step(core, unit, info.live)
 
 
-def _comes_first(core: Core, unit: Unit) -> str:
-    """A removal waits for the new form of its node, for its dependents' removals, and for those not yet renewed."""
-    tomb = unit.tomb
-    assert tomb is not None
-    successor = core.units.get(unit.id)
-    if successor is not None and not successor.current:
-        return unit.id
-    names: dict[str, None] = dict.fromkeys((*tomb.dependents, *core.former.get(unit.id, ())))
-    for name in names:
-        for type in core.grave_types.get(name, ()):
-            grave = core.graves[(name, type)]
-            if unit.id in grave.form.depends_on or unit.id in core.uses(grave):
-                return name
-        other = core.units.get(name)
-        if other is not None and not other.current and (name in tomb.dependents or unit.id in core.uses(other)):
-            return name
-    return ""
+def _being_asked(core: Core, grave: Unit) -> bool:
+    """Whether people are asked about the removal of another form of this node: the question would be the same."""
+    types = core.grave_types[grave.id]
+    if len(types) == 1:
+        return False
+    others = [core.graves[(grave.id, t)].rec for t in types if t != grave.type]
+    return any(g is not None and g.state is GateState.OPEN for rec in others for g in (rec.gate, rec.approval))
 
 
 def _step(core: Core, unit: Unit, live: bool) -> Phase:
@@ -85,20 +78,21 @@ def _step(core: Core, unit: Unit, live: bool) -> Phase:
     rec, form = unit.rec, unit.form
     if core.paused or rec.paused:
         return Phase.PAUSED
-    if rec.refused == form.digest:
+    if rec.refused and rec.refused == form.digest:
         return Phase.REFUSED
     if rec.quarantined_until > core.now:
         core.timer(rec.quarantined_until, unit)
         return Phase.QUARANTINED
-    if rec.permanent == form.digest and rec.decision is None:
+    if rec.permanent and rec.permanent == form.digest:
         return Phase.FAILED
-    if unit.node is not None and unit.unmet:
-        unit.blocker = next((d for d in unit.node.depends_on if not core.units[d].current), "")
+    if unit.unmet and unit.node is not None:
+        units = core.units
+        unit.blocker = next((d for d in unit.node.depends_on if not units[d].current), "")
         return Phase.BLOCKED
     if rec.next_try > core.now:
         core.timer(rec.next_try, unit)
         return Phase.BACKOFF
-    if form.needs_human(unit.action) or unit.type == HUMAN_REVIEW:
+    if needs_person(unit):
         gate = rec.gate
         if gate is None or gate.action is not unit.action or gate.digest != form.digest:
             return Phase.WAITING
@@ -118,6 +112,14 @@ def _step(core: Core, unit: Unit, live: bool) -> Phase:
     unit.urgent = bool(
         rec.decision
         or (rec.approval and rec.approval.state is GateState.PASSED)
-        or (rec.digest and unit.action is Action.PROVISION)
+        or (rec.digest == form.digest and unit.action is Action.PROVISION)
     )
     return Phase.READY
+
+
+def needs_person(unit: Unit) -> bool:
+    """Whether a step on this node, as it stands now, has to pass a human gate first."""
+    form = unit.form
+    if form.gating is _UNGATED and form.spec_gating is _UNGATED:
+        return unit.type == HUMAN_REVIEW
+    return form.needs_human(unit.action) or unit.type == HUMAN_REVIEW

@@ -1,4 +1,4 @@
-"""Human gates and approvals: opening them, what a WorkItem's end means, decisions and whom they clear."""
+"""Human gates and approvals: opening them, closing them, and what a WorkItem's end means."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import msgspec
 
 from holdfast_model.events import Family, FaultType
 from holdfast_model.messages import Action, Decision, Status, StepOutcome
-from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW
+from holdfast_model.names import HUMAN_REVIEW
 
-from .core import Core, review_spec
-from .records import ApprovalGate, Gate, GateState, Record, Unit
+from .core import Core
+from .deciding import needs_person
+from .failing import backoff, failed
+from .records import ApprovalGate, Gate, GateState, Unit
+from .reviewing import attest, decide_target, review_item
 from .turn import CloseIntent, ItemIntent
 
-DEFAULT_OUTCOMES = ["retry", "give-up"]
-GIVE_UP = "give-up"
+_replace = msgspec.structs.replace
 
 
 def human_ref(core: Core, unit: Unit, action: Action) -> str:
@@ -32,13 +34,13 @@ def approval_ref(core: Core, unit: Unit, action: Action) -> str:
 def open_gate(core: Core, unit: Unit) -> None:
     """Ask a person for this action on this digest, unless that question is open already."""
     rec, form, action = unit.rec, unit.form, unit.action
-    if not (form.needs_human(action) or unit.type == HUMAN_REVIEW):
+    if not needs_person(unit):
         return
     gate = rec.gate
     if gate is not None and gate.action is action and gate.digest == form.digest:
         return
     if gate is not None and gate.state is GateState.OPEN:
-        close(core, unit, gate.id, human_ref(core, unit, gate.action), "the node changed")
+        close(core, gate.id, human_ref(core, unit, gate.action), "the node changed")
     fresh = Gate(core.new_id(), action, form.digest, rec.round)
     core.change(unit, gate=fresh)
     verb = action.lower()
@@ -48,67 +50,35 @@ def open_gate(core: Core, unit: Unit) -> None:
         payload={"node": unit.id, "type": unit.type, "action": action.value, "spec": msgspec.json.decode(form.spec)},
     )  # fmt: skip
     if unit.type == HUMAN_REVIEW:
-        intent = _review_item(core, unit, intent)
-    core.turn.todo[f"o:{fresh.id}"] = intent
-    core.emit(
-        Family.NODE,
-        "waiting",
-        {"node": unit.id, "type": unit.type, "request": fresh.id, "for": "human"},
-        unit.id,
-    )
-
-
-def _review_item(core: Core, unit: Unit, intent: ItemIntent) -> ItemIntent:
-    assert unit.node is not None
-    spec = review_spec(unit.node)
-    name = str(spec.get("target", ""))
-    target = core.units.get(name)
-    info = core.info(target) if target is not None else None
-    reason = str(spec.get("reason", ""))
-    payload: dict[str, object] = {"review": unit.id, **spec}
-    if target is not None:
-        rec = target.rec
-        reason = rec.reason if rec.hold else rec.error_reason or reason
-        payload |= {"reason": reason, "error": rec.detail if rec.hold else rec.error or spec.get("error", "")}
-        payload |= {"status": rec.status.value if rec.status else None, "info": rec.info, "type": target.type}
-        advice = core.units.get(f"{AI_REVIEW}-{name}")
-        if advice is not None and advice.rec.info:
-            payload["advice"] = {"reason": advice.rec.reason, "detail": advice.rec.detail, **advice.rec.info}
-    known = info.outcomes if info else {}
-    outcomes = known.get(reason) or known.get("*") or DEFAULT_OUTCOMES
-    return msgspec.structs.replace(
-        intent,
-        title=f"review {name}: {reason or 'failed'}",
-        description=str(payload.get("error") or ""),
-        payload=payload,
-        outcomes=list(outcomes),
-    )
+        intent = review_item(core, unit, intent)
+    core.todo(f"o:{fresh.id}", intent)
+    waiting: dict[str, object] = {"node": unit.id, "type": unit.type, "request": fresh.id, "for": "human"}
+    core.emit(Family.NODE, "waiting", waiting, unit.id)
 
 
 def ask_approval(core: Core, unit: Unit, outcome: StepOutcome, action: Action, digest: str) -> None:
     """A provisioner wants its plan approved. The same plan for the same content is asked, and refused, once."""
+    if action is not unit.action or digest != unit.form.digest:
+        return  # for something that is not wanted any more
     pins = outcome.pins
     binding = bind(core.incarnation, unit.id, action, digest, outcome.plan, pins)
     old = unit.rec.approval
     if old is not None and old.binding == binding and old.state is not GateState.PASSED:
         return
     if old is not None and old.state is GateState.OPEN:
-        close(core, unit, old.id, approval_ref(core, unit, old.action), "the plan changed")
+        close(core, old.id, approval_ref(core, unit, old.action), "the plan changed")
     gate = ApprovalGate(core.new_id(), action, digest, outcome.plan, binding, pins)
     core.change(unit, approval=gate)
-    core.turn.todo[f"o:{gate.id}"] = ItemIntent(
+    intent = ItemIntent(
         gate.id, approval_ref(core, unit, action), "approval", f"approve {action.lower()} of {unit.id}: {outcome.plan}",
         unit.id, unit.type, description=outcome.detail,
         payload={"node": unit.id, "type": unit.type, "action": action.value, "plan": outcome.plan,
                  "summary": outcome.summary or {}, "binding": binding},
         outcomes=["approve", "reject"],
     )  # fmt: skip
-    core.emit(
-        Family.NODE,
-        "waiting",
-        {"node": unit.id, "type": unit.type, "request": gate.id, "for": "approval"},
-        unit.id,
-    )
+    core.todo(f"o:{gate.id}", intent)
+    waiting: dict[str, object] = {"node": unit.id, "type": unit.type, "request": gate.id, "for": "approval"}
+    core.emit(Family.NODE, "waiting", waiting, unit.id)
 
 
 def bind(incarnation: str, node: str, action: Action, digest: str, plan: str, pins: object) -> str:
@@ -117,19 +87,37 @@ def bind(incarnation: str, node: str, action: Action, digest: str, plan: str, pi
     return sha256(body).hexdigest()
 
 
-def close(core: Core, unit: Unit, request: str, caller_ref: str, reason: str) -> None:
+def close(core: Core, request: str, caller_ref: str, reason: str) -> None:
     """Let work-items make an item obsolete; its opening, if still to be done, is called off."""
-    core.turn.todo[f"o:{request}"] = None
-    core.turn.todo[f"c:{request}"] = CloseIntent(request, caller_ref, reason)
+    core.todo(f"o:{request}", None)
+    core.todo(f"c:{request}", CloseIntent(request, caller_ref, reason))
 
 
 def close_all(core: Core, unit: Unit, reason: str) -> None:
     """Close what is open for a unit that goes or no longer needs it."""
     rec = unit.rec
     if rec.gate is not None and rec.gate.state is GateState.OPEN:
-        close(core, unit, rec.gate.id, human_ref(core, unit, rec.gate.action), reason)
+        close(core, rec.gate.id, human_ref(core, unit, rec.gate.action), reason)
     if rec.approval is not None and rec.approval.state is GateState.OPEN:
-        close(core, unit, rec.approval.id, approval_ref(core, unit, rec.approval.action), reason)
+        close(core, rec.approval.id, approval_ref(core, unit, rec.approval.action), reason)
+
+
+def no_longer_needed(core: Core, unit: Unit) -> None:
+    """A node is as declared, by whatever route: nobody has to be asked, and what was decided for it is used up."""
+    rec = unit.rec
+    fields: dict[str, object] = {}
+    if unit.type != HUMAN_REVIEW and rec.gate is not None and rec.gate.state is not GateState.REFUSED:
+        fields["gate"] = None
+        if rec.gate.state is GateState.OPEN:
+            close(core, rec.gate.id, human_ref(core, unit, rec.gate.action), "the node is as declared")
+    if rec.approval is not None and rec.approval.state is not GateState.REFUSED:
+        fields["approval"] = None
+        if rec.approval.state is GateState.OPEN:
+            close(core, rec.approval.id, approval_ref(core, unit, rec.approval.action), "the node is as declared")
+    if rec.decision is not None:
+        fields["decision"] = None
+    if fields:
+        core.change(unit, **fields)
 
 
 class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -147,60 +135,68 @@ class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def item_opened(core: Core, request: str, workitem: str) -> None:
     """work-items has the item: remember its id and close the intent."""
-    core.turn.todo[f"o:{request}"] = None
+    core.todo(f"o:{request}", None)
     unit = core.gates.get(request)
     if unit is None:
         return
     gate, approval = unit.rec.gate, unit.rec.approval
     if gate is not None and gate.id == request and not gate.workitem:
-        core.change(unit, gate=msgspec.structs.replace(gate, workitem=workitem))
+        core.change(unit, gate=_replace(gate, workitem=workitem))
     elif approval is not None and approval.id == request and not approval.workitem:
-        core.change(unit, approval=msgspec.structs.replace(approval, workitem=workitem))
+        core.change(unit, approval=_replace(approval, workitem=workitem))
 
 
 def item_ended(core: Core, end: Ended) -> None:
     """Apply the end of a WorkItem. Ends of other requests than the open one say nothing."""
+    if not end.status:
+        item_opened(core, end.request, end.workitem)
+        return
     unit = core.gates.get(end.request)
     if unit is None:
         return
-    core.turn.todo.setdefault(f"o:{end.request}", None)
     gate, approval = unit.rec.gate, unit.rec.approval
     if gate is not None and gate.id == end.request:
         if gate.state is GateState.OPEN:
+            core.todo(f"o:{end.request}", None)
             _gate_ended(core, unit, gate, end)
     elif approval is not None and approval.id == end.request and approval.state is GateState.OPEN:
+        core.todo(f"o:{end.request}", None)
         _approval_ended(core, unit, approval, end)
 
 
 def _approval_ended(core: Core, unit: Unit, approval: ApprovalGate, end: Ended) -> None:
     agreed = end.status == "COMPLETED" and end.outcome in ("", "approve")
     state = GateState.PASSED if agreed else GateState.REFUSED
-    done = msgspec.structs.replace(approval, state=state, workitem=end.workitem, by=end.by, at=end.at)
-    core.change(unit, approval=done)
+    core.change(unit, approval=_replace(approval, state=state, workitem=end.workitem, by=end.by, at=end.at))
     if not agreed:
         said = end.outcome or end.status.lower()
         core.fault(unit, FaultType.APPROVAL_REJECTED, said, end.note or f"{approval.plan} was not approved ({said})")
 
 
 def _gate_ended(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
-    if end.status == "COMPLETED":
-        _gate_passed(core, unit, gate, end)
-    elif end.status == "REJECTED":
-        refused = msgspec.structs.replace(gate, state=GateState.REFUSED, workitem=end.workitem, by=end.by)
-        core.change(unit, gate=refused)
-        core.fault(unit, FaultType.APPROVAL_REJECTED, "rejected", end.note or f"{unit.id} was rejected by {end.by}")
-    else:
-        new_round(core, unit)
-        if end.status in ("EXPIRED", "ESCALATED"):
+    match end.status:
+        case "COMPLETED":
+            _gate_passed(core, unit, gate, end)
+        case "REJECTED":
+            core.change(unit, gate=_replace(gate, state=GateState.REFUSED, workitem=end.workitem, by=end.by))
+            core.fault(unit, FaultType.APPROVAL_REJECTED, "rejected", end.note or f"{unit.id} was rejected by {end.by}")
+        case "EXPIRED" | "ESCALATED":
+            _new_round(core, unit)
             core.fault(unit, FaultType.HUMAN_NODE_TIMEOUT, end.status.lower(), end.note or "nobody decided in time")
-        elif end.status == "FAULTED":
-            kind = FaultType.PROVISION_FAILED if gate.action is Action.PROVISION else FaultType.DEPROVISION_FAILED
-            core.fault(unit, kind, "workitem_faulted", end.note or "the WorkItem faulted")
+        case "FAULTED":
+            detail, failures = end.note or "the WorkItem faulted", unit.rec.failures + 1
+            _new_round(
+                core, unit, failures=failures, error_reason="workitem_faulted", error=detail,
+                next_try=core.now + backoff(core, unit, failures),
+            )  # fmt: skip
+            failed(core, unit, gate.action, "workitem_faulted", detail)
+        case _:
+            _new_round(core, unit)
 
 
-def new_round(core: Core, unit: Unit) -> None:
-    """Ask again, with a fresh gate."""
-    core.change(unit, gate=None, round=unit.rec.round + 1)
+def _new_round(core: Core, unit: Unit, **more: object) -> None:
+    """Ask again, with a fresh gate, if a person is still needed."""
+    core.change(unit, gate=None, round=unit.rec.round + 1, **more)
 
 
 def _gate_passed(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
@@ -214,57 +210,15 @@ def _gate_passed(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
         workitem=end.workitem,
         at=end.at,
     )
-    passed = msgspec.structs.replace(gate, state=GateState.PASSED, workitem=end.workitem, by=end.by)
+    passed = _replace(gate, state=GateState.PASSED, workitem=end.workitem, by=end.by)
     if unit.type == HUMAN_REVIEW:
         attest(core, unit, passed, end.outcome, f"{end.outcome or 'done'} by {end.by}")
         decide_target(core, unit, decision)
     elif info is not None and info.after_human:
-        core.change(unit, gate=passed, decision=decision)
+        core.change(unit, gate=passed, decision=decision, decided=gate.digest)
     elif gate.action is Action.DEPROVISION:
-        core.change(unit, gate=passed, status=Status.ABSENT, reason="attested", detail=f"removed by {end.by}")
+        core.change(
+            unit, gate=None, status=Status.ABSENT, reason="attested", detail=f"removed by {end.by}", digest="", uses=()
+        )  # fmt: skip
     else:
-        attest(core, unit, passed, "attested", f"done by {end.by}")
-
-
-def attest(core: Core, unit: Unit, gate: Gate | None, reason: str, detail: str) -> None:
-    """Take a person's word (or a review's answer): PRESENT for this digest until a newer observation says otherwise."""
-    core.change(
-        unit, status=Status.PRESENT, reason=reason, detail=detail, digest=unit.form.digest, hold=False, gate=gate,
-        failures=0, next_try=0.0, permanent="",
-    )  # fmt: skip
-
-
-def decide_target(core: Core, review: Unit, decision: Decision) -> None:
-    """A review was answered: clear its target and send the decision along with the target's next step."""
-    assert review.node is not None
-    spec = review_spec(review.node)
-    target = core.units.get(str(spec.get("target", "")))
-    if target is None or not _still_about(target, spec):
-        return
-    if decision.outcome == GIVE_UP:
-        core.change(target, refused=target.form.digest, decision=None)
-        return
-    clear(core, target, decision=msgspec.structs.replace(decision, reason=target.rec.reason or decision.reason))
-    if target.current:
-        core.change(target, decision=None)
-
-
-def _still_about(target: Unit, spec: dict[str, object]) -> bool:
-    digest, episode = spec.get("digest") or spec.get("target_digest"), spec.get("episode")
-    return (not digest or digest == target.form.digest) and (not episode or episode == target.rec.episode)
-
-
-def clear(core: Core, unit: Unit, **more: object) -> None:
-    """End backoff, permanence, refusal, hold and quarantine of a node."""
-    cleared: dict[str, object] = {"next_try": 0.0, "permanent": "", "refused": "", "hold": False}
-    core.change(unit, **cleared | {"quarantined_until": 0.0, "heals": ()} | more)
-
-
-def reopen_reviews(core: Core, target: Unit) -> None:
-    """The step that carried a decision did not help: ask again, with the latest detail."""
-    for name in tuple(core.reviews.get(target.id, ())):
-        review = core.units[name]
-        if review.type == HUMAN_REVIEW and review.rec.gate is not None and review.rec.gate.state is GateState.PASSED:
-            rec = review.rec
-            fresh = Record(type=rec.type, round=rec.round + 1, operation=rec.operation, attempt=rec.attempt)
-            core.set_record(review, msgspec.structs.replace(fresh, status=Status.ABSENT))
+        attest(core, unit, None, "attested", f"done by {end.by}")

@@ -6,28 +6,59 @@ import heapq
 from collections.abc import Iterable, Mapping
 from zlib import crc32
 
+import msgspec
+
 from holdfast_model.events import Family, FaultType
-from holdfast_model.messages import REASON_SPEC_CHANGED, WORK_REASONS, Observation, ObserveItem, Status
-from holdfast_model.names import BUILT_IN_TYPES
+from holdfast_model.messages import WORK_REASONS, Observation, ObserveItem, Status
 
 from .core import Core
-from .records import GateState, Phase, Unit
+from .failing import quarantine
+from .records import Phase, Record, Unit
+from .removing import gone
 from .turn import Look
+
+_ABSENT, _PRESENT, _DRIFTED, _UNKNOWN = Status.ABSENT, Status.PRESENT, Status.DRIFTED, Status.UNKNOWN
+_NOTHING = Observation(Status.ABSENT)
+_MISSING = Observation(Status.UNKNOWN, reason="not_observed", detail="the observer did not report this node")
+_replace = msgspec.structs.replace
 
 
 def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[int, int] | None = None) -> None:
     """Take in what was seen of a node. An observation that says nothing new writes nothing."""
     rec = unit.rec
-    drifted = seen.status is Status.DRIFTED
-    info = core.info(unit)
-    hold = drifted and (seen.hold if seen.hold is not None else info is not None and info.on_drift == "hold")
-    if hold and rec.hold_digest == unit.form.digest:
-        if rec.hold and rec.token not in ("", seen.token):
-            hold = False  # the world changed: the step runs again, and may hold again, in the same episode
-        elif not rec.hold and rec.token == seen.token and rec.decision is not None:
-            hold = False  # this very hold was decided; the step that carries the decision is still to come
-    new: dict[str, object] = {
-        "status": seen.status,
+    nothing, absent = core.blank(unit.type)
+    if rec is nothing and seen == _NOTHING:
+        core.set_record(unit, absent, write=False)
+        return
+    new = observed(core, unit, rec, seen)
+    if new is not rec:
+        core.set_record(unit, new if request is None else _replace(new, request=request))
+    if seen.status is not _PRESENT:
+        after_observation(core, unit, seen)
+    elif rec is new:
+        core.mark(unit)
+
+
+def observed(core: Core, unit: Unit, rec: Record, seen: Observation) -> Record:
+    """``rec`` with what was seen; the very same object when that is nothing new."""
+    status = seen.status
+    if status is _UNKNOWN:  # says nothing about what is there: what was known last is kept
+        if rec.status is status and rec.reason == seen.reason and rec.detail == seen.detail:
+            return rec
+        return _replace(rec, status=status, reason=seen.reason, detail=seen.detail)
+    hold = status is _DRIFTED and holds(core, unit, rec, seen)
+    if (
+        status is rec.status
+        and seen.token == rec.token
+        and hold == rec.hold
+        and seen.reason == rec.reason
+        and seen.detail == rec.detail
+        and seen.outputs == rec.outputs
+        and seen.info == rec.info
+    ):
+        return rec
+    fields: dict[str, object] = {
+        "status": status,
         "reason": seen.reason,
         "detail": seen.detail,
         "token": seen.token,
@@ -35,21 +66,51 @@ def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[
         "outputs": seen.outputs,
         "info": seen.info,
     }
-    fields = {name: value for name, value in new.items() if getattr(rec, name) != value}
+    form = unit.form
     if hold:
-        fields["hold_digest"] = unit.form.digest
-    if seen.status is Status.PRESENT and not rec.digest:
-        fields |= {"digest": unit.form.digest, "uses": unit.form.depends_on}  # was there before us: adopted as it is
+        fields |= {"hold_digest": form.digest, "released": None}
+    elif status is _DRIFTED and rec.hold and rec.hold_digest == form.digest:
+        fields["released"] = seen.token
+    elif rec.released is not None and status is not _DRIFTED:
+        fields["released"] = None
+    if status is _PRESENT and not rec.digest:
+        fields |= {"digest": form.digest, "uses": form.depends_on}  # was there before us: adopted as it is
+    elif status is _ABSENT and not unit.flying:
+        fields["uses"] = ()
     if seen.token != rec.token and rec.permanent:
         fields |= {"permanent": "", "next_try": 0.0}  # the world changed: worth another attempt
-    if fields:
-        if request is not None:
-            fields["request"] = request
-        core.change(unit, **fields)
-    if drifted and seen.reason not in WORK_REASONS:
-        _tell_drift(core, unit, seen)
-    if seen.status is Status.UNKNOWN:
+    return _replace(rec, **fields)
+
+
+def holds(core: Core, unit: Unit, rec: Record, seen: Observation) -> bool:
+    """Whether a drift is left to policies and people.
+
+    Not if this very drift was released: the step that follows from that is still to come. And not if the world has
+    changed since it was held: the step runs again, and may hold again, in the same episode.
+    """
+    asked = seen.hold
+    if asked is None:  # ordinary work is never held by default: nobody would be told to decide
+        info = core.info(unit)
+        asked = info is not None and info.on_drift == "hold" and seen.reason not in WORK_REASONS
+    if not asked:
+        return False
+    if rec.released == seen.token:
+        return False
+    return not (rec.hold and rec.hold_digest == unit.form.digest and rec.token not in ("", seen.token))
+
+
+def after_observation(core: Core, unit: Unit, seen: Observation) -> None:
+    """What follows from having seen a node that is not as declared."""
+    if seen.status is _UNKNOWN:
         core.timer(core.now + core.settings.unknown_retry, unit)
+    elif seen.status is _ABSENT:
+        if not unit.flying:
+            gone(core, unit)
+        _stop_livelock(core, unit)
+    else:
+        if seen.reason not in WORK_REASONS and unit.tomb is None:
+            _tell_drift(core, unit, seen)
+        _stop_livelock(core, unit)
     core.mark(unit)
 
 
@@ -69,24 +130,34 @@ def _tell_drift(core: Core, unit: Unit, seen: Observation) -> None:
     core.emit(Family.NODE, "drifted", {**data, "parentNodeId": None}, unit.id)
 
 
+def _stop_livelock(core: Core, unit: Unit) -> None:
+    """A node that was healed time and again from one and the same drift is left alone for a while."""
+    rec, limit = unit.rec, core.settings.livelock_heals
+    if len(rec.heals) < limit or rec.heal_token != rec.token or rec.quarantined_until > core.now:
+        return
+    if core.now - rec.heals[-limit] <= core.settings.livelock_window:
+        quarantine(core, unit, "livelock", f"it was healed {limit} times from the same drift")
+
+
 def on_observed(core: Core, look: Look, seen: Mapping[str, Observation]) -> None:
     """The answer to a :class:`Look`. Nodes that the answer leaves out are UNKNOWN."""
+    number, request = look.number, (core.epoch, look.number)
     for item in look.nodes:
         unit = core.units.get(item.node) if item.present else core.graves.get((item.node, look.type))
         if unit is None or unit.type != look.type:
             continue
-        if unit.asked == look.number:
+        if unit.asked == number:
             unit.asked = 0
-        began_before_step = look.number <= unit.min_request or unit.id in core.flights
-        newest = (core.epoch, look.number) > unit.rec.request
-        if began_before_step or not newest or item.digest != unit.form.digest:
+        outdated = number <= unit.min_request or unit.id in core.flights
+        if outdated or item.digest != unit.form.digest:
             if unit.asked == 0:
                 core.mark(unit)
-                if unit.id in core.wake_tags or unit.phase is Phase.OBSERVING or unit.again:
+                if unit.id in core.wake_tags or unit.phase is Phase.OBSERVING or unit.again or unit.suspect:
                     core.look(unit)
             continue
-        missing = Observation(Status.UNKNOWN, reason="not_observed", detail="the observer did not report this node")
-        apply_observation(core, unit, seen.get(item.node, missing), (core.epoch, look.number))
+        unit.suspect = False
+        apply_observation(core, unit, seen.get(item.node, _MISSING), request)
+        unit.min_request = number
         core.looked(unit.id)
 
 
@@ -112,7 +183,7 @@ def wake(core: Core, nodes: Iterable[str], tag: str = "") -> None:
 
 def cascade(core: Core, unit: Unit) -> None:
     """Look again at a dependent that seems healthy or held; one that needs a step anyway is left alone."""
-    if unit.rec.status is Status.PRESENT or unit.rec.hold or unit.id in core.flights:
+    if unit.rec.status is _PRESENT or unit.rec.hold or unit.id in core.flights:
         core.look(unit)
 
 
@@ -120,7 +191,7 @@ def resync_due(core: Core) -> None:
     """Ask for the types whose interval has passed. A type's first time is spread over its interval by graph."""
     for name, members in core.by_type.items():
         info = core.catalog.get(name)
-        if info is None or not info.observes or name in BUILT_IN_TYPES or not members:
+        if info is None or not info.observes or not members:
             core.resync_at.pop(name, None)
             continue
         due = core.resync_at.get(name)
@@ -128,8 +199,8 @@ def resync_due(core: Core) -> None:
             core.resync_at[name] = core.now + info.resync * (0.5 + crc32(f"{core.ref}{name}".encode()) / 2**33)
         elif due <= core.now:
             core.resync_at[name] = core.now + info.resync
-            for unit in members.values():
-                if unit.id not in core.flights and not unit.asked:
+            for unit in members:
+                if not unit.asked and unit.id not in core.flights:
                     core.look(unit)
 
 
@@ -148,7 +219,7 @@ def timers_due(core: Core) -> None:
         unit = core.graves.get((name, type)) if type else core.units.get(name)
         if unit is None:
             continue
-        if unit.rec.status is Status.UNKNOWN and not unit.asked:
+        if unit.rec.status is _UNKNOWN and not unit.asked:
             core.look(unit)
         core.mark(unit)
 
@@ -157,35 +228,21 @@ def gather_looks(core: Core) -> None:
     """Turn what is to be looked at into numbered requests, by type, in portions."""
     for type, units in core.to_look.items():
         info = core.catalog.get(type)
-        if info is None or not info.live:
-            core.missing_since.setdefault(type, core.now)
+        if not units or info is None or not info.live:
             continue
-        members = [u for u in units.values() if u.id not in core.flights]
+        members = []
+        for unit in units:
+            if unit.id not in core.flights:
+                members.append(unit)
+            elif unit.id in core.wake_tags or unit.suspect:
+                unit.again = True
         units.clear()
         for start in range(0, len(members), core.settings.look_size):
-            core.request_number += 1
+            core.request_number = number = core.request_number + 1
             items = []
             for unit in members[start : start + core.settings.look_size]:
-                unit.asked = core.request_number
+                unit.asked = number
                 unit.again = False
                 form = unit.form
-                items.append(ObserveItem(unit.id, form.spec, form.digest, form.depends_on, unit.node is not None))
-            core.turn.look.append(Look(core.request_number, info.domain, type, items))
-
-
-def drift_reason(unit: Unit) -> str:
-    """Why a node needs a step, as people are told."""
-    rec = unit.rec
-    if unit.node is None:
-        return "removed"
-    if rec.status is Status.PRESENT:
-        return REASON_SPEC_CHANGED
-    if rec.status is Status.DRIFTED:
-        return rec.reason or "drifted"
-    return "absent" if rec.status is Status.ABSENT else "unknown"
-
-
-def waits_for_person(unit: Unit) -> bool:
-    """True while a gate or approval of the node is open."""
-    rec = unit.rec
-    return any(g is not None and g.state is GateState.OPEN for g in (rec.gate, rec.approval))
+                items.append(ObserveItem(unit.id, form.spec, form.digest, form.depends_on, unit.tomb is None))
+            core.turn.look.append(Look(number, info.domain, type, items))

@@ -6,7 +6,9 @@ a step in flight is *not* in it (the batch's intent in ``todo`` says so), so tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
 import msgspec
 
@@ -66,13 +68,14 @@ class ApprovalGate(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The persisted state of a node, in the form that had this ``type``.
 
     ``digest``: the one that was last provisioned or adopted. ``operation``/``attempt``: the last attempt that ended;
     ``intent``: (action, digest, token) that operation was for, "" once it succeeded. ``request``: the (epoch, n) of
     the newest observation applied. ``episode`` runs from a first fault to recovery; ``raised`` are the kinds of
-    fault in it that were told. ``blamed``: episodes of dependencies for which unavailability was told.
+    fault in it that were told. ``blamed``: of which dependencies' episodes this node was told to be the victim.
+    ``released``: the token at which a hold ended; until the next step has run, that very drift is not held again.
     """
 
     type: str = ""
@@ -99,18 +102,23 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     round: int = 0
     approval: ApprovalGate | None = None
     decision: Decision | None = None
+    decided: str = ""  # the digest that the decision is about
     episode: str = ""
     raised: tuple[str, ...] = ()
     blamed: tuple[str, ...] = ()
     quarantined_until: float = 0.0
-    heals: tuple[float, ...] = ()
+    heals: tuple[float, ...] = ()  # when it was healed from the drift with this token: livelock
+    heal_token: str = ""
+    failed_at: tuple[float, ...] = ()  # when its latest attempts failed: poison
+    released: str | None = None
     paused: bool = False
     alone: bool = False  # its batch was dead-lettered: send it by itself
-    uses: tuple[str, ...] = ()  # the dependencies it was last provisioned against
+    uses: tuple[str, ...] = ()  # what it was last provisioned against; kept up while it is not as declared
+    users: tuple[str, ...] = ()  # of a removed node: who had been provisioned against it when it went
 
 
-class Flight(msgspec.Struct, frozen=True):
-    """The one step of a node that has been sent and not yet answered."""
+class Flight(msgspec.Struct, frozen=True, gc=False):
+    """The one step of a node that has been sent and not yet answered. ``carries``: the decision that went along."""
 
     batch: str
     action: Action
@@ -122,26 +130,49 @@ class Flight(msgspec.Struct, frozen=True):
     deadline: float
     since: float
     uses: tuple[str, ...] = ()
+    carries: str = ""
+
+
+NO_NAMES: Mapping[str, None] = MappingProxyType({})
 
 
 class Unit:
     """A node (or a removed one) with its record and what is derived from it. Mutable, private to the reconciler."""
 
-    __slots__ = ("again", "asked", "blocker", "below", "id", "min_request", "node", "phase", "rec", "tomb", "type", "unmet", "urgent")  # fmt: skip  # noqa: E501, RUF023
+    __slots__ = (
+        "again", "asked", "below", "blocker", "current", "field", "flying", "former", "id", "lane", "min_request",
+        "node", "phase", "rec", "suspect", "tick", "timer_at", "tomb", "type", "unmet",
+        "urgent",
+    )  # fmt: skip
 
-    def __init__(self, id: str, type: str, rec: Record) -> None:
-        self.id = id
-        self.type = type
+    def __init__(self, rec: Record, *, node: Node | None = None, tomb: Tombstone | None = None) -> None:
+        form = node or tomb
+        assert form is not None
+        self.id = form.id
+        self.type = form.type
         self.rec = rec
-        self.node: Node | None = None
-        self.tomb: Tombstone | None = None
-        self.below: dict[str, None] = {}  # desired dependents
+        self.node = node
+        self.tomb = tomb
+        self.field = form.id if node is not None else grave_field(form.id, form.type)
+        """The unit's field in the ``state`` hash. Node ids hold no control characters, so graves cannot clash."""
+        self.below: Mapping[str, None] = NO_NAMES
+        """Names of the desired dependents; of a grave, of those that were made with what is to be removed."""
+        self.former: tuple[str, ...] = ()
+        """What it was made with and names no longer, as indexed."""
         self.unmet = 0
+        self.current = False
+        """Really there, in the form that is declared now, and no step under way."""
+        self.flying = False
         self.phase: Phase | None = None
+        self.lane: dict[Unit, None] | None = None
         self.asked = 0  # number of the observation under way; 0 = none
-        self.min_request = 0  # observations numbered up to this began before or during a step
+        self.min_request = 0  # observations numbered up to this are out of date
         self.again = False  # look once more when the step in flight has ended
+        self.suspect = False  # somebody reported a fault: not recovered before it has been looked at
         self.urgent = False
+        self.tick = 0
+        """When its last step was sent or, for a grave, when it was buried: in the order of things, not in time."""
+        self.timer_at = 0.0
         self.blocker = ""
 
     @property
@@ -153,18 +184,21 @@ class Unit:
 
     @property
     def action(self) -> Action:
-        return Action.PROVISION if self.node is not None else Action.DEPROVISION
+        return _PROVISION if self.node is not None else _DEPROVISION
 
-    @property
-    def field(self) -> str:
-        """The unit's field in the ``state`` hash. Node ids hold no control characters, so graves cannot clash."""
-        return self.id if self.node is not None else grave_field(self.id, self.type)
+    def stands_below(self, name: str) -> None:
+        """Enter a dependent."""
+        if self.below is NO_NAMES:
+            self.below = {}
+        self.below[name] = None  # type: ignore[index]
 
-    @property
-    def current(self) -> bool:
-        """Really there, in the form that is declared now."""
-        node = self.node
-        return node is not None and self.rec.status is Status.PRESENT and self.rec.digest == node.digest
+    def leaves(self, name: str) -> None:
+        """A dependent is one no longer."""
+        if name in self.below:
+            del self.below[name]  # type: ignore[attr-defined]
+
+
+_PROVISION, _DEPROVISION = Action.PROVISION, Action.DEPROVISION
 
 
 def grave_field(node: str, type: str) -> str:

@@ -13,7 +13,8 @@ from .records import Record
 class StepIntent(msgspec.Struct, frozen=True, array_like=True):
     """A batch that was or will be published: field ``b:<batch>`` of ``todo``. The payload is rebuilt from the graph.
 
-    ``steps``: (node, action, operation, attempt, first 12 digits of the digest, dependencies it was sent with)."""
+    ``steps``: (node, action, operation, attempt, first 12 digits of the digest, dependencies it was sent with, the
+    decision it carries)."""
 
     domain: str
     type: str
@@ -23,7 +24,7 @@ class StepIntent(msgspec.Struct, frozen=True, array_like=True):
     start_by: float
     deadline: float
     sent: float
-    steps: list[tuple[str, str, int, int, str, tuple[str, ...]]]
+    steps: list[tuple[str, str, int, int, str, tuple[str, ...], str]]
 
 
 class ItemIntent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +108,8 @@ class TypeInfo(msgspec.Struct, frozen=True):
     backoff_cap: float = 300.0
     reviews: bool = False
     outcomes: dict[str, list[str]] = {}
+    covered: bool = True
+    """Whether a ladder covers failures of this type; only types that none covers are poison-quarantined."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -119,4 +122,6 @@ class Settings(msgspec.Struct, frozen=True):
     no_provisioner_after: float = 60.0
     livelock_heals: int = 5
     livelock_window: float = 600.0
+    poison_failures: int = 5
+    poison_window: float = 600.0
     quarantine: float = 1800.0

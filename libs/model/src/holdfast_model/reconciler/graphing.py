@@ -1,0 +1,175 @@
+"""A changed desired graph: nodes that come, go, change their form or their edges, and what becomes of their state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from holdfast_model.messages import Action
+from holdfast_model.names import BUILT_IN_TYPES
+from holdfast_model.rows import Node, Tombstone
+
+from . import gating
+from .core import Core, review_spec, union
+from .records import Record, Unit
+from .removing import bury, forgotten, fresh_added, fresh_removed
+
+_replace = msgspec.structs.replace
+
+
+def on_graph(core: Core, nodes: Mapping[str, Node | None], gone: Mapping[tuple[str, str], Tombstone | None]) -> None:
+    """Take in changed nodes (None = no longer desired) and tombstones (None = forgotten), as they are now."""
+    core.converged = core.undo.converged = False
+    moved: dict[tuple[str, str], Record] = {}
+    below: dict[str, Mapping[str, None]] = {}
+    left = [u for u, node in _known(core, nodes) if node is None or node.type != u.type]
+    for unit in left:
+        _unlink(core, unit)
+    for unit in left:
+        moved[(unit.id, unit.type)] = _replace(unit.rec, uses=core.uses(unit))
+        below[unit.id] = unit.below
+        gating.close_all(core, unit, "the node was removed")
+        core.write(unit.id, None)
+        core.drop(unit)
+    buried = _graves(core, gone, moved)
+    fresh = _added(core, nodes, moved, below)
+    for id, node in nodes.items():
+        if node is not None:
+            _rewire(core, core.units[id], node, fresh=id in fresh)
+    for id in fresh & below.keys():  # a changed type: those that hang on it may not have changed themselves
+        for name in core.units[id].below:
+            core.recount(core.units[name])
+            core.mark(core.units[name])
+    for grave in buried:
+        bury(core, grave)
+    for id, _ in gone:
+        forgotten(core, id)
+
+
+def _known(core: Core, nodes: Mapping[str, Node | None]) -> list[tuple[Unit, Node | None]]:
+    units = core.units
+    return [(units[id], node) for id, node in nodes.items() if id in units]
+
+
+def _unlink(core: Core, unit: Unit) -> None:
+    assert unit.node is not None
+    for target in unit.node.depends_on:
+        core.units[target].leaves(unit.id)
+
+
+def _graves(
+    core: Core, gone: Mapping[tuple[str, str], Tombstone | None], moved: dict[tuple[str, str], Record]
+) -> list[Unit]:
+    """Tombstones come and go; records of those that go are ``moved`` on, to nodes that are wanted again."""
+    buried = []
+    for key, tomb in gone.items():
+        grave = core.graves.get(key)
+        if tomb is None:
+            if grave is not None:
+                moved[key] = grave.rec
+                gating.close_all(core, grave, "no longer to be removed")
+                core.write(grave.field, None)
+                core.drop(grave)
+            continue
+        if grave is not None:  # wanted and unwanted again meanwhile, perhaps in another form
+            gating.close_all(core, grave, "the node changed")
+            rec = _replace(grave.rec, gate=None, approval=None, round=grave.rec.round + 1)
+            core.drop(grave)
+        else:
+            rec = fresh_removed(moved.pop(key) if key in moved else core.blank(tomb.type)[0])
+        grave = core.add_grave(tomb, _replace(rec, uses=union(rec.uses, tomb.depends_on)))
+        core.write(grave.field, grave.rec)
+        core.adopt_flight(grave)
+        buried.append(grave)
+    return buried
+
+
+def _added(
+    core: Core,
+    nodes: Mapping[str, Node | None],
+    moved: Mapping[tuple[str, str], Record],
+    below: Mapping[str, Mapping[str, None]],
+) -> set[str]:
+    fresh: set[str] = set()
+    units, flights = core.units, core.flights
+    for id, node in nodes.items():
+        if node is None or id in units:
+            continue
+        fresh.add(id)
+        rec = moved.get((id, node.type))
+        unit = core.add_unit(node, core.blank(node.type)[0] if rec is None else fresh_added(rec))
+        if id in below:
+            unit.below = below[id]
+        if id in flights:
+            adopt(core, unit)
+        if rec is not None and (rec.status is not None or rec.operation):
+            core.write(id, unit.rec)
+            core.look(unit)
+    return fresh
+
+
+def adopt(core: Core, unit: Unit) -> None:
+    """A unit takes over the step that is under way for the same node and type."""
+    core.adopt_flight(unit)
+    if unit.flying and unit.node is not None and core.flights[unit.id][1].action is Action.DEPROVISION:
+        core.change(unit, status=None)  # nobody knows how far its removal has got
+
+
+def _rewire(core: Core, unit: Unit, node: Node, *, fresh: bool) -> None:
+    old = unit.node
+    assert old is not None
+    units, name = core.units, unit.id
+    if not fresh:
+        if old.depends_on != node.depends_on:
+            for target in old.depends_on:
+                if target not in node.depends_on and target in units:
+                    units[target].leaves(name)
+        _keep_uses(core, unit, old, node)
+        unit.node = node
+        core.refresh(unit, uses=True)
+    for target in node.depends_on:
+        units[target].stands_below(name)
+    if not fresh and old.digest != node.digest:
+        if unit.type in BUILT_IN_TYPES:
+            _retarget(core, unit, old, node)
+        _respecified(core, unit)
+    if fresh or old.depends_on != node.depends_on:
+        core.recount(unit)
+    core.mark(unit)
+
+
+def _keep_uses(core: Core, unit: Unit, old: Node, node: Node) -> None:
+    """What a node was made with is remembered once it is no longer what it declares."""
+    if unit.current:
+        if old.digest == node.digest:
+            return  # it stays as declared: it stands on what it declares, whatever that is
+    elif old.depends_on == node.depends_on:
+        return
+    uses = core.uses(unit)
+    if uses != unit.rec.uses:
+        core.change(unit, uses=uses)
+
+
+def _retarget(core: Core, review: Unit, old: Node, node: Node) -> None:
+    before, after = str(review_spec(old).get("target", "")), str(review_spec(node).get("target", ""))
+    if before != after:
+        core.reviews[before].pop(review.id, None)
+        if not core.reviews[before]:
+            del core.reviews[before]
+        core.reviews.setdefault(after, {})[review.id] = None
+
+
+def _respecified(core: Core, unit: Unit) -> None:
+    """A new digest ends what was decided, refused or failed for the old one, and is looked at first."""
+    gating.close_all(core, unit, "the node changed")
+    rec = unit.rec
+    if rec in core.blank(unit.type):
+        core.mark(unit)
+        return
+    core.change(
+        unit, hold=False, hold_digest="", released=None, decision=None, permanent="", refused="", next_try=0.0,
+        approval=None, gate=None, quarantined_until=0.0, heals=(), failed_at=(), failures=0, error="", error_reason="",
+        round=rec.round + 1, raised=(), episode=f"e{core.next_number()}" if rec.episode else "",
+    )  # fmt: skip
+    core.look(unit)

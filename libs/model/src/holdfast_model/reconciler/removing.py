@@ -1,0 +1,131 @@
+"""In which order removed things go: after the new form of their node, and after everything made with them.
+
+When a node goes, those that were made with it are noted (``Unit.below`` of its grave, ``Record.users`` on disk). One
+of them stands in the way while it is there and not as declared now, or while its own removal is still to come.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .core import Core
+from .records import Record, Unit
+
+
+def fresh_removed(rec: Record) -> Record:
+    """The record of a node that has just been removed: tried but not known to be there means look first."""
+    tried = rec.operation and rec.status is not None and rec.status.value != "PRESENT"
+    return Record(
+        type=rec.type, status=None if tried else rec.status, reason=rec.reason, detail=rec.detail, token=rec.token,
+        digest=rec.digest, operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs,
+        info=rec.info, round=rec.round + 1, paused=rec.paused, uses=rec.uses,
+    )  # fmt: skip
+
+
+def fresh_added(rec: Record) -> Record:
+    """The record of a node that is wanted again: what is there stays known, what was decided or failed is over."""
+    return Record(
+        type=rec.type, status=rec.status, reason=rec.reason, detail=rec.detail, token=rec.token, digest=rec.digest,
+        operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs, info=rec.info,
+        round=rec.round + 1, uses=rec.uses,
+    )  # fmt: skip
+
+
+def bury(core: Core, grave: Unit) -> None:
+    """Note who was made with a removed node. To be called once every node and grave of the change is in place."""
+    assert grave.tomb is not None
+    tomb = grave.tomb
+    names = dict.fromkeys((*grave.rec.users, *tomb.dependents))
+    names.update((unit.id, None) for unit in core.former.get(tomb.id, ()))
+    users = tuple([n for n in names if n != tomb.id and _made_with(core, n, tomb.id)])
+    if users != grave.rec.users:
+        core.set_record(grave, msgspec.structs.replace(grave.rec, users=users))
+    core.ticks += 1
+    grave.tick = core.ticks
+    core.mourn(grave, dict.fromkeys(users))
+    core.mark(grave)
+    for other in core.contested:  # what stood in their way may wait for them now
+        core.mark(other)
+
+
+def _made_with(core: Core, name: str, target: str) -> bool:
+    unit = core.units.get(name)
+    if unit is not None and target in core.uses(unit):
+        return True
+    return any(target in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
+
+
+def renewed(core: Core, unit: Unit) -> None:
+    """A node was made anew: it is in the way of no removal that was pending when the step was sent."""
+    _released(core, unit, [g for g in core.mourners.get(unit.id, ()) if unit.tick > g.tick])
+
+
+def gone(core: Core, unit: Unit) -> None:
+    """A thing is not there any more: it is in the way of nobody."""
+    _released(core, unit, list(core.mourners.get(unit.id, ())))
+
+
+def _released(core: Core, unit: Unit, graves: list[Unit]) -> None:
+    """``graves`` wait for this unit no longer, but perhaps for another form of its node."""
+    for grave in graves:
+        forms = [core.graves[(unit.id, t)] for t in core.grave_types.get(unit.id, ())]
+        desired = core.units.get(unit.id)
+        if desired is not None:
+            forms.append(desired)
+        if not any(f is not unit and grave.id in core.uses(f) for f in forms):
+            core.unmourn(grave, unit.id)
+
+
+def forgotten(core: Core, node: str) -> None:
+    """Nothing is left of a node: nobody waits for it."""
+    if node not in core.units and node not in core.grave_types:
+        for grave in tuple(core.mourners.get(node, ())):
+            core.unmourn(grave, node)
+
+
+def comes_first(core: Core, grave: Unit, last: str) -> str:
+    """Who has to be renewed or removed before this grave's turn; "" = nobody. ``last``: the answer of last time."""
+    successor = core.units.get(grave.id)
+    if successor is not None and not successor.current:
+        return grave.id
+    core.contested.pop(grave, None)
+    if last in grave.below and _in_the_way(core, grave, last):
+        return last
+    return next((name for name in grave.below if _in_the_way(core, grave, name)), "")
+
+
+def _in_the_way(core: Core, grave: Unit, name: str) -> bool:
+    unit = core.units.get(name)
+    if unit is not None and not unit.current and grave.id in core.uses(unit):
+        return True
+    for type in core.grave_types.get(name, ()):
+        other = core.graves[(name, type)]
+        assert other.tomb is not None
+        if grave.id not in other.rec.uses:
+            continue
+        if grave.id not in other.tomb.depends_on:
+            # They were made in an order that was declared once. Orders of different times may contradict each other:
+            # then the declared one stands.
+            core.contested[grave] = None
+            if _waits_for(core, other, grave):
+                continue
+        return True
+    return False
+
+
+def _waits_for(core: Core, start: Unit, goal: Unit) -> bool:
+    """Whether the removal of ``start`` has to wait, directly or not, for that of ``goal``."""
+    seen = {start}
+    stack = [start]
+    while stack:
+        grave = stack.pop()
+        for name in grave.below:
+            for type in core.grave_types.get(name, ()):
+                other = core.graves[(name, type)]
+                if other in seen or grave.id not in other.rec.uses:
+                    continue
+                if other is goal:
+                    return True
+                seen.add(other)
+                stack.append(other)
+    return False

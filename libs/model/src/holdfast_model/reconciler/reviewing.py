@@ -1,0 +1,119 @@
+"""Reviews: built-in nodes that ask an AI or a person about their target, and what an answer does to it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from holdfast_model.messages import Decision, Observation, Status
+from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW
+
+from .core import Core, review_spec
+from .records import Gate, GateState, Record, Unit
+from .turn import ItemIntent
+
+DEFAULT_OUTCOMES = ["retry", "give-up"]
+GIVE_UP = "give-up"
+RESOLVED, UNRESOLVED = "RESOLVED", "UNRESOLVED"
+
+
+def clear(core: Core, unit: Unit, **more: object) -> None:
+    """End backoff, permanence, hold and quarantine of a node: the next step may come at once."""
+    rec = unit.rec
+    cleared: dict[str, object] = {"next_try": 0.0, "permanent": "", "hold": False, "quarantined_until": 0.0}
+    cleared |= {"heals": (), "failed_at": (), "released": rec.token if rec.hold else rec.released}
+    core.change(unit, **cleared | more)
+
+
+def attest(core: Core, unit: Unit, gate: Gate | None, reason: str, detail: str) -> None:
+    """Take a person's word (or a review's answer): PRESENT for this digest until a newer observation says otherwise."""
+    core.change(
+        unit, status=Status.PRESENT, reason=reason, detail=detail, digest=unit.form.digest, hold=False, gate=gate,
+        failures=0, next_try=0.0, permanent="", uses=unit.form.depends_on,
+    )  # fmt: skip
+
+
+def review_item(core: Core, unit: Unit, intent: ItemIntent) -> ItemIntent:
+    """The WorkItem of a human review: about its target, with the latest detail and the outcomes of its type."""
+    assert unit.node is not None
+    spec = review_spec(unit.node)
+    name = str(spec.get("target", ""))
+    target = core.units.get(name)
+    info = core.info(target) if target is not None else None
+    reason = str(spec.get("reason", ""))
+    payload: dict[str, object] = {"review": unit.id, **spec}
+    if target is not None:
+        rec = target.rec
+        reason = rec.reason if rec.hold else rec.error_reason or reason
+        payload |= {"reason": reason, "error": rec.detail if rec.hold else rec.error or spec.get("error", "")}
+        payload |= {"status": rec.status.value if rec.status else None, "info": rec.info, "type": target.type}
+        advice = core.units.get(f"{AI_REVIEW}-{name}")
+        if advice is not None and advice.rec.info:
+            payload["advice"] = {"reason": advice.rec.reason, "detail": advice.rec.detail, **advice.rec.info}
+    known = info.outcomes if info else {}
+    outcomes = known.get(reason) or known.get("*") or DEFAULT_OUTCOMES
+    return msgspec.structs.replace(
+        intent,
+        title=f"review {name}: {reason or 'failed'}",
+        description=str(payload.get("error") or ""),
+        payload=payload,
+        outcomes=list(outcomes),
+    )
+
+
+def decide_target(core: Core, review: Unit, decision: Decision) -> None:
+    """A review was answered: clear its target and send the decision along with the target's next step."""
+    target, spec = target_of(core, review)
+    if target is None or not _still_about(target, spec):
+        return
+    if decision.outcome == GIVE_UP:
+        core.change(target, refused=target.form.digest, decision=None)
+        return
+    decision = msgspec.structs.replace(decision, reason=target.rec.reason or decision.reason)
+    clear(core, target, refused="", decision=decision, decided=target.form.digest)
+
+
+def target_of(core: Core, review: Unit) -> tuple[Unit | None, dict[str, object]]:
+    """The target of a review, if it is in the graph, and the review's spec."""
+    assert review.node is not None
+    spec = review_spec(review.node)
+    return core.units.get(str(spec.get("target", ""))), spec
+
+
+def _still_about(target: Unit, spec: dict[str, object]) -> bool:
+    digest, episode = spec.get("target_digest"), spec.get("episode")
+    return (not digest or digest == target.form.digest) and (not episode or episode == target.rec.episode)
+
+
+def reopen_reviews(core: Core, target: Unit) -> None:
+    """The step that followed an answer left its target failed or held: ask again, with the latest detail."""
+    for name in tuple(core.reviews.get(target.id, ())):
+        review = core.units[name]
+        gate = review.rec.gate
+        if review.type == HUMAN_REVIEW and gate is not None and gate.state is GateState.PASSED:
+            rec = review.rec
+            core.set_record(review, Record(type=rec.type, status=Status.ABSENT, round=rec.round + 1, paused=rec.paused))
+
+
+def ai_reason(review: Unit, seen: Observation) -> str:
+    """What an AI review says; one that is less sure than its spec's ``min_confidence`` has resolved nothing."""
+    assert review.node is not None
+    least, sure = review_spec(review.node).get("min_confidence"), (seen.info or {}).get("confidence")
+    weak = isinstance(least, int | float) and isinstance(sure, int | float) and sure < least
+    return UNRESOLVED if weak and seen.reason == RESOLVED else seen.reason
+
+
+def ai_answered(core: Core, review: Unit) -> None:
+    """Whatever an AI review says, its target gets one attempt at once; its failure moves the ladder."""
+    target, spec = target_of(core, review)
+    if target is not None and _still_about(target, spec):
+        core.change(target, next_try=0.0, permanent="")
+
+
+def no_reviewer(core: Core, unit: Unit) -> bool:
+    """An AI review whose target's domain does not review is answered at once: UNRESOLVED."""
+    target = core.target_info(unit)
+    if target is not None and target.reviews:
+        return False
+    attest(core, unit, None, UNRESOLVED, "the domain of the target does not review")
+    ai_answered(core, unit)
+    return True

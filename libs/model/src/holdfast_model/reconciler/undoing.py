@@ -1,0 +1,93 @@
+"""Taking back a turn that could not be committed.
+
+What inputs did is taken back, for they are given again. What followed from a changed graph is kept and written with
+the next turn, for the graph is not given again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from .records import Flight, Record, Unit, grave_of
+from .turn import CloseIntent, ItemIntent, StepIntent, Turn
+
+if TYPE_CHECKING:
+    from .core import Core
+
+
+class Undo:
+    """First-touch copies of what a turn changes. While ``keeping``, nothing is copied: it is to stay."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.keeping = False
+        self.kept_rows: dict[str, None] = {}
+        self.kept_todo: dict[str, StepIntent | ItemIntent | CloseIntent | None] = {}
+        self.units: dict[Unit, tuple[Record, int]] = {}
+        self.flights: dict[str, tuple[Unit, Flight] | None] = {}
+        self.told: list[str] = []
+        self.mourned: list[tuple[Unit, str]] = []
+        self.converged = core.converged
+        self.wave = Counter(core.wave)
+
+    def note(self, unit: Unit) -> None:
+        if unit not in self.units and not self.keeping:
+            self.units[unit] = (unit.rec, unit.min_request)
+
+    def note_flight(self, node: str) -> None:
+        if node not in self.flights and not self.keeping:
+            self.flights[node] = self._core.flights.get(node)
+
+    def note_mourned(self, grave: Unit, name: str) -> None:
+        if not self.keeping:
+            self.mourned.append((grave, name))
+
+
+def take_turn(core: Core) -> tuple[Turn, Undo]:
+    """The finished turn, and what is needed to take it back."""
+    turn, undo = core.turn, core.undo
+    core.turn, core.undo = Turn(), Undo(core)
+    return turn, undo
+
+
+def rollback(core: Core, turn: Turn, undo: Undo) -> None:
+    """Put back what a turn changed, because it could not be committed. Nothing may have been fed since."""
+    core.undo.keeping = True  # putting back is nothing that could be taken back
+    core.turn = Turn()
+    for node, before in undo.flights.items():
+        if node in core.flights:
+            core.take_flight(node)
+        if before is not None:
+            core.put_flight(*before)
+            heapq.heappush(core.deadlines, (before[1].deadline, before[1].batch))
+    for unit, (rec, min_request) in undo.units.items():
+        if core.knows(unit):
+            core.set_record(unit, rec, write=False)
+            core.set_phase(unit, None)  # so that what a change of phase leads to is done again
+        unit.min_request = min_request
+    for grave, name in undo.mourned:
+        if core.knows(grave):
+            core.mourn(grave, {**grave.below, name: None})
+            core.mark(grave)
+    core.converged, core.wave = undo.converged, Counter(undo.wave)
+    core.missing_told.difference_update(undo.told)
+    for look in turn.look:
+        for item in look.nodes:
+            found = core.units.get(item.node) if item.present else core.graves.get((item.node, look.type))
+            if found is not None and found.type == look.type:
+                found.asked = 0
+                core.look(found)
+    for key in turn.forget:
+        if key in core.graves:
+            core.mark(core.graves[key])
+    rows: dict[str, Record | None] = {}
+    for field in undo.kept_rows:
+        grave_key = grave_of(field)
+        found = core.graves.get(grave_key) if grave_key else core.units.get(field)
+        rows[field] = found.rec if found is not None and found.rec not in core.blank(found.type) else None
+    meta = {name: value for name, value in turn.meta.items() if name == "counter"}
+    core.turn = Turn(rows=rows, todo=dict(undo.kept_todo), meta=meta, served=[*turn.served, *core.turn.served])
+    core.undo = Undo(core)
+    core.undo.kept_rows, core.undo.kept_todo = dict(undo.kept_rows), dict(undo.kept_todo)
