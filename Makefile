@@ -10,7 +10,7 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.set-up
 PYTHON ?=
 MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
-SERVICES := planner fault-policy work-items provisioner-pipeline
+SERVICES := $(notdir $(patsubst %/,%,$(dir $(wildcard services/*/pyproject.toml))))
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 WORKERS ?= 2
 
@@ -46,8 +46,8 @@ bench-quick: $(STAMP) ## measure a graph of 100,000 nodes, one drift in it, 64 w
 conformance: $(STAMP) ## run the conformance vectors (HOLDFAST_CONFORMANCE names their folder)
 	@$(PY) -m pytest -q tests/conformance
 
-simulate: $(STAMP) ## run the seeded simulation of planner and provisioners (SEEDS=1000 for more)
-	@HOLDFAST_SEEDS=$(or $(SEEDS),200) $(PY) -m pytest -q tests/simulation
+simulate: $(STAMP) ## run the seeded simulation of planner and provisioners (SEEDS=1000 START=0)
+	@SEEDS=$(or $(SEEDS),300) START=$(or $(START),0) $(PY) -m pytest -q -n $(WORKERS) tests/simulation
 
 images: ## build the image of every service
 	@for service in $(SERVICES); do \
