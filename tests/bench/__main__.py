@@ -1,0 +1,5 @@
+"""``python -m tests.bench``."""
+
+from .quick import main
+
+main()
