@@ -1,0 +1,92 @@
+"""The dungeon domain as the SDK knows it. Handlers only translate between nodes and the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from holdfast_model.messages import Observation
+from holdfast_sdk import Absent, Context, Domain, Drifted, GraphBuilder, Node, Present
+from holdfast_sdk.states import observation_of
+
+from . import building, specs
+from .blueprint import Blueprint
+from .compiler import compile_dungeon
+from .things import Thing
+from .world import World
+
+NAME = "dungeon"
+VERSION = "1"
+STEP_TIMEOUT = 60.0
+
+
+class Builder:
+    """All types: what differs is in their specs. ``pace`` is how many seconds it takes to build one thing."""
+
+    def __init__(self, world: World, pace: float = 0.0) -> None:
+        self._world = world
+        self._pace = pace
+
+    async def observe_many(self, nodes: Sequence[Node[specs.Spec]], ctx: Context) -> dict[str, Observation]:
+        """What stands, in one look."""
+        found = await self._world.look(nodes[0].ref, [node.id for node in nodes])
+        return {node.id: seen(node, thing) for node, thing in zip(nodes, found, strict=True)}
+
+    async def provision(self, node: Node[specs.Spec], ctx: Context) -> Observation:
+        """Build it, or build it again over what is left of it."""
+        if self._pace:
+            ctx.progress(0, 1, text=f"building {node.id}")
+            await asyncio.sleep(self._pace)
+        places = node.spec.places
+        thing = await self._world.build(node.ref, node.id, node.type, form_of(node), places, ctx.idempotency_key)
+        return seen(node, thing)
+
+    async def deprovision(self, node: Node[specs.Spec], ctx: Context) -> None:
+        await self._world.remove(node.ref, node.id, ctx.idempotency_key)
+
+
+def form_of(node: Node[specs.Spec]) -> str:
+    """The spec as the world keeps it: equal specs are equal texts, however they were written."""
+    return msgspec.json.encode(node.spec).decode()
+
+
+def seen(node: Node[specs.Spec], thing: Thing | None) -> Observation:
+    """What is known of a node when this is what stands there."""
+    if thing is None:
+        return observation_of(Absent())
+    info: dict[str, object] = {"built": thing.built, "wounds": thing.wounds}
+    # What is not desired any more has no declared form: that it stands is all there is to say.
+    reason = building.drift(thing, node.type, form_of(node)) if node.desired else ""
+    if reason:
+        return observation_of(Drifted(reason, token=thing.token, info=info))
+    return observation_of(Present(token=thing.token, info=info))
+
+
+def make_domain(resync: float = 5.0) -> Domain:
+    """The domain without its handler, which is one :class:`Builder`. ``resync`` is in seconds."""
+    domain = Domain(NAME, blueprint=Blueprint, version=VERSION)
+    for node_type, spec in specs.SPEC_OF_TYPE.items():
+        domain.node_type(
+            node_type,
+            spec=spec,
+            resync=resync,
+            timeout=STEP_TIMEOUT,
+            concurrency=8,
+            batch=8,
+            after_human=node_type == specs.CREATURE,
+            backoff=(1.0, 30.0),
+        )(Builder)
+
+    @domain.compiler
+    def compile(blueprint: Blueprint, graph: GraphBuilder) -> None:
+        compiled = compile_dungeon(blueprint)
+        for problem in compiled.problems:
+            graph.problem(problem.path, problem.message)
+        for warning in compiled.warnings:
+            graph.warn(warning)
+        for piece in compiled.pieces:
+            graph.add(piece.id, piece.type, piece.spec, piece.depends_on, piece.gating, at=piece.pointer)
+
+    return domain
