@@ -62,10 +62,10 @@ class Unknown(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-State = Union[Present[T], Absent, Drifted, Unknown]
+State = Union[Present[T], Absent, Drifted, Unknown]  # noqa: UP007 - a generic alias; ``X | Y`` is none before 3.12
 
 
-class PendingApproval(Exception):  # noqa: N818 - an answer, not an error; raising it is the shorter way out
+class PendingApproval(Exception):
     """Ask a person before going on. Return it or raise it from ``provision`` or ``deprovision``.
 
     ``plan`` names exactly what will be done, ``pins`` fixes its inputs; an approval is valid for this plan

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 
-class Refused(Exception):  # noqa: N818 - the server's word for it
+class Refused(Exception):
     """The server answers this command with an error."""
 
 
