@@ -9,7 +9,8 @@ import polars as pl
 
 from holdfast_model.errors import Permanent, Temporary
 
-from .recomputing import Pin, pin
+from .maintenance import keep_pins
+from .recomputing import Pin, own_folder, pin
 from .specs import Input
 from .tables import DataVersion, Table, collected
 from .tasks import Context, PendingApproval
@@ -59,7 +60,8 @@ def approved_pins(context: Context, inputs: Sequence[Input]) -> list[Pin] | None
 
 
 def ask(context: Context, pins: Sequence[Pin], frame: pl.LazyFrame, there: Published | None) -> PendingApproval:
-    """The question: rows, schema, difference to what is published, a sample; bound to the pinned versions."""
+    """The question: rows, schema, difference to what is published, a sample; bound to the pinned versions, which are
+    kept until it is answered."""
     name = context.task.node
     rows = int(collected(frame.select(pl.len()), name).item())
     schema = frame.collect_schema()
@@ -71,6 +73,7 @@ def ask(context: Context, pins: Sequence[Pin], frame: pl.LazyFrame, there: Publi
         "difference": _difference(frame, rows, there, name),
     }
     versions: dict[str, object] = {p.input.node: list(p.version) for p in pins}
+    keep_pins(context, own_folder(context), {p.input.node: p.version for p in pins})
     return PendingApproval(plan_of(name), summary, {"inputs": versions})
 
 

@@ -55,7 +55,7 @@ def pin(context: Context, inputs: Iterable[Input], at: Mapping[str, DataVersion]
         version = at[wanted.node] if at is not None else table.data_version
         if version.table != table.metadata_id:
             raise Temporary(f"input {wanted.node!r} was made anew; plan again", reason="input_moved")
-        if version.version != table.version:
+        if version != table.data_version:  # maintenance commits have the same rows
             table = Table.open(folder, version.version)
         if table is None or not table.commit:
             raise Temporary(f"input {wanted.node!r} has no content yet")

@@ -16,6 +16,7 @@ from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observati
 
 from .approvals import APPROVED, Published, approved_before, approved_pins, ask
 from .folders import StageFolder
+from .maintenance import keep_pins
 from .recomputing import INFO, Pin, data, metadata, own_folder, pin, versions, without_inputs
 from .specs import SinkSpec
 from .tables import Table, content_key, write
@@ -83,6 +84,7 @@ def provision(context: Context, spec: SinkSpec) -> StageResult:
             raise ask(context, pins, frame, Published(there) if there is not None else None)
         pins = agreed
     _publish(context, spec, state, pins)
+    keep_pins(context, state.folder, {})
     return StageResult(observe(context, spec), outputs={"target": str(state.target.folder)})
 
 

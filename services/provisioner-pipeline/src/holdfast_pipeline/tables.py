@@ -32,8 +32,9 @@ from .tasks import Context
 KEY = "holdfast_key"
 DIGEST = "holdfast_digest"
 DATA_VERSION = "holdfast_version"
-"""Commit metadata: content key, digest of the stage, and (only on maintenance commits) the version they
-repeat."""
+MAINTAINED = "holdfast_maintained"
+"""Commit metadata: content key, digest of the stage, and, only on maintenance commits, the data version that they
+repeat and the version that they were made on."""
 
 _BATCH = 131_072
 _UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\\x00-\x1f]")
@@ -84,11 +85,11 @@ class Table:
             return None
         except DeltaError as e:
             raise Temporary(f"table {folder.name} cannot be read: {e}") from e
-        at, commit = _newest_ours(folder, found)
+        at, commit, foreign = _newest_ours(folder, found)
         data = int(commit.get(DATA_VERSION, at))
         return cls(
             folder, handle, found, str(metadata.id), metadata.description or "", commit,
-            DataVersion(str(metadata.id), data), at != found,
+            DataVersion(str(metadata.id), data), foreign,
         )  # fmt: skip
 
     @property
@@ -128,22 +129,27 @@ def _local(path: str) -> str:
     return unquote(urlsplit(path).path) if path.startswith("file:") else unquote(path)
 
 
-def _newest_ours(folder: Path, version: int) -> tuple[int, dict[str, str]]:
-    """(version, metadata) of the newest commit at or below ``version`` with a content key, or (version,
-    {})."""
-    at = version
+def _newest_ours(folder: Path, version: int) -> tuple[int, dict[str, str], bool]:
+    """(version, metadata, whether others wrote after it) of the newest commit at or below ``version`` with a content
+    key, or (version, {}, False).
+
+    Delta lets a compaction pass that others appended before. What it repeats is out of date then, so it is passed over.
+    """
+    at, foreign = version, False
     while at >= 0:
         try:
             with open(folder / "_delta_log" / f"{at:020d}.json", encoding="utf-8") as log:
                 lines = log.read().splitlines()
         except FileNotFoundError:
             break  # older commits were folded into a checkpoint
-        for line in lines:
-            info = json.loads(line).get("commitInfo") if '"commitInfo"' in line else None
-            if info is not None and KEY in info:
-                return at, {k: str(v) for k, v in info.items() if k.startswith("holdfast_")}
+        infos = [json.loads(line).get("commitInfo") for line in lines if '"commitInfo"' in line]
+        ours = next((info for info in infos if info is not None and KEY in info), None)
+        if ours is None:
+            foreign = True
+        elif int(ours.get(MAINTAINED, at - 1)) == at - 1:
+            return at, {k: str(v) for k, v in ours.items() if k.startswith("holdfast_")}, foreign
         at -= 1
-    return version, {}
+    return version, {}, False
 
 
 class _Stopped(Exception):  # carries a foreign or own exception across the Arrow boundary

@@ -11,6 +11,7 @@ from holdfast_model.messages import Observation
 
 from .approvals import APPROVED, Published, approved_before, approved_pins, ask
 from .casting import normalised
+from .maintenance import keep_pins
 from .recomputing import Pin, compared, data, metadata, overwrite, own_folder, pin, versions, without_inputs
 from .specs import TransformerSpec
 from .tables import Table, content_key, mapped
@@ -50,6 +51,7 @@ def provision(context: Context, spec: TransformerSpec) -> StageResult:
         raise ask(context, pins, frame, Published(table.scan()) if table is not None else None)
     mark = {APPROVED: context.task.digest} if spec.approval_required else {}
     overwrite(context, folder.main, table, frame, metadata(context, _key(context, pins), None, **mark))
+    keep_pins(context, folder, {})
     return StageResult(observe(context, spec))
 
 
