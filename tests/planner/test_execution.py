@@ -109,8 +109,10 @@ async def test_pausing_stops_steps_until_resumed(system: System, told: Told, wor
     await told.publish("g", {"nodes": [thing("a", 2)]})
     await eventually(lambda: _is(told, "a", "paused"))
     assert world.things() == {"a": 1}
+    await told.wait_for("graph.default.g.paused")
     await told.ask("resume", graph="g")
     await eventually(lambda: world.things() == {"a": 2})
+    await told.wait_for("graph.default.g.resumed")
 
 
 async def _is(told: Told, node: str, phase: str) -> bool:
@@ -159,3 +161,15 @@ async def test_two_planners_share_the_graphs_and_one_takes_over(
         for number in range(8):
             await own_told.publish(f"g{number}", {"nodes": [thing(f"x{number}", 2)]})
         await eventually(lambda: set(world.things().values()) == {2} and len(world.things()) == 8, within=30)
+
+
+async def test_recent_faults_can_be_asked_for_after_they_were_handled(system: System, told: Told, world: World) -> None:
+    await told.publish("g", {"nodes": [thing("a", fail=2)]})
+    await told.wait_for("fault.default.g.provision_failed", 2)
+    await told.wait_for("graph.default.g.converged")
+
+    async def both() -> bool:
+        return len((await told.ask("faults", graph="g"))["faults"]) == 2
+
+    await eventually(both)
+    assert [f["attempt"] for f in (await told.ask("faults", graph="g"))["faults"]] == [2, 1]

@@ -24,6 +24,7 @@ from holdfast_store.graphs import GraphStore
 from . import planning, requests, views
 from .admission import Admission
 from .catalog import Catalog
+from .history import recent_events
 from .hosting import HostedGraph
 from .inbox import Command, entry_fields
 from .settings import PlannerSettings
@@ -296,14 +297,15 @@ class PlannerRpc:
         }
 
     async def faults(self, body: bytes) -> dict[str, Any]:
-        """Faults that are not handled yet, and the counts of those that were."""
+        """The newest faults of a graph, handled or not, and what is counted of them."""
         request = msgspec.json.decode(body, type=requests.Log)
-        ids = (await self._store.faults(request.ref))[: request.limit]
-        found = [await self._store.fault(request.ref, id) for id in ids]
-        counts = await self._store.kv.run(("HGETALL", keys.counts(request.ref)))
+        ref = request.ref
+        recent = await recent_events(self._bus, "FAULTS", subjects.told("fault", ref.tenant, ref.graph), request.limit)
+        open_ids = set(await self._store.faults(ref))
+        (counts,) = await self._store.kv.run(("HGETALL", keys.counts(ref)))
         return {
-            "faults": [msgspec.to_builtins(f) for f in found if f is not None],
-            "counts": {k.decode(): v.decode() for k, v in counts[0].items()},
+            "faults": [{**fault, "handled": fault.get("id") not in open_ids} for fault in recent],
+            "counts": {k.decode(): msgspec.json.decode(v) for k, v in counts.items()},
         }
 
     # ---- domains

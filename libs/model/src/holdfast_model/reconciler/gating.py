@@ -21,6 +21,10 @@ from .turn import CloseIntent, ItemIntent
 _replace = msgspec.structs.replace
 
 
+DONE, REJECT = "done", "reject"
+"""What a person may answer to a gate. An empty answer means that it is done."""
+
+
 def human_ref(core: Core, unit: Unit, action: Action) -> str:
     """callerRef of a human gate: ``desiredstate:<tenant>:<node>:<provision|deprovision>``."""
     return f"desiredstate:{core.ref.caller_part}:{quote(unit.id, safe='')}:{action.lower()}"
@@ -48,6 +52,7 @@ def open_gate(core: Core, unit: Unit) -> None:
         fresh.id, human_ref(core, unit, action), "human", f"{verb} {unit.id}", unit.id, unit.type,
         description=f"{core.ref}: {verb} of {unit.id} ({unit.type}) needs a person",
         payload={"node": unit.id, "type": unit.type, "action": action.value, "spec": msgspec.json.decode(form.spec)},
+        outcomes=[DONE, REJECT],
     )  # fmt: skip
     if unit.type == HUMAN_REVIEW:
         intent = review_item(core, unit, intent)
@@ -174,7 +179,9 @@ def _approval_ended(core: Core, unit: Unit, approval: ApprovalGate, end: Ended) 
 
 
 def _gate_ended(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
-    match end.status:
+    # An answer "reject" says the same as a rejected item.
+    asked = unit.type != HUMAN_REVIEW
+    match "REJECTED" if asked and end.status == "COMPLETED" and end.outcome == REJECT else end.status:
         case "COMPLETED":
             _gate_passed(core, unit, gate, end)
         case "REJECTED":

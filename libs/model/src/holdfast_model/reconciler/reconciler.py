@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from holdfast_model.events import FaultType
+from holdfast_model.events import Family, FaultType
 from holdfast_model.messages import Observation, StepBatch, StepOutcome
 from holdfast_model.names import AI_REVIEW, GraphRef
 from holdfast_model.rows import Node, Tombstone
@@ -163,6 +163,8 @@ class Reconciler:
             for unit in self._forms(node):
                 core.change(unit, paused=paused)
             return
+        if core.paused != paused:
+            core.emit(Family.GRAPH, "paused" if paused else "resumed", {"nodeCount": len(core.units)})
         core.paused = paused
         for unit in (*core.units.values(), *core.graves.values()):
             core.mark(unit)
