@@ -15,7 +15,7 @@ from .core import Core, union
 from .executing import identity, intent_of
 from .failing import backoff, failed
 from .gating import ask_approval
-from .observing import after_observation, apply_observation, cascade, observed
+from .observing import after_observation, apply_observation, observed, outdate
 from .records import Flight, GateState, Record, Unit
 from .removing import gone, renewed
 from .reviewing import ai_answered, ai_reason, clear, reopen_reviews
@@ -175,7 +175,7 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
         info = core.info(unit)
         if info is not None and info.cascade and unit.node is not None:
             for below in unit.below:
-                cascade(core, core.units[below])
+                outdate(core, core.units[below])
 
 
 def _healed(core: Core, rec: Record, flight: Flight) -> dict[str, object]:

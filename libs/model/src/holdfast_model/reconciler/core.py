@@ -73,6 +73,7 @@ class Core:
         self.request_number = 0
         self.ticks = 0
         self.to_look: dict[str, dict[Unit, None]] = {}
+        self.doubtful: dict[Unit, None] = {}  # what they are made from has changed; how they are is about to be seen
         self.wakes: dict[str, set[str]] = {}  # tag -> nodes whose observation is still to come
         self.wake_tags: dict[str, set[str]] = {}  # node -> tags
         self.timers: list[tuple[float, str, str]] = []  # (when, id, type): backoff, quarantine, look again
@@ -152,6 +153,7 @@ class Core:
             if members is not None:
                 members.pop(unit, None)
         self.dirty.pop(unit, None)
+        self.doubtful.pop(unit, None)
         for gate in (unit.rec.gate, unit.rec.approval):
             if gate is not None:
                 self.gates.pop(gate.id, None)
@@ -348,6 +350,8 @@ class Core:
         if self.take_flight(node):
             self.todo(f"b:{flight.batch}", None)
         unit.min_request = self.request_number
+        if not unit.again:
+            self.doubtful.pop(unit, None)
         return flight
 
     def take_flight(self, node: str) -> bool:
@@ -406,8 +410,9 @@ class Core:
 
     @property
     def settled(self) -> bool:
-        """All as declared, nothing left to remove, nothing in flight."""
-        return self.phases[Phase.PRESENT] == len(self.units) and not self.graves and not self.flights
+        """All as declared, nothing left to remove, nothing in flight, nothing in doubt."""
+        present = self.phases[Phase.PRESENT] == len(self.units)
+        return present and not (self.graves or self.flights or self.doubtful)
 
     # ---- observations to ask for
 

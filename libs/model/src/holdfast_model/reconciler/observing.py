@@ -25,6 +25,7 @@ _replace = msgspec.structs.replace
 
 def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[int, int] | None = None) -> None:
     """Take in what was seen of a node. An observation that says nothing new writes nothing."""
+    core.doubtful.pop(unit, None)
     rec = unit.rec
     nothing, absent = core.blank(unit.type)
     if rec is nothing and seen == _NOTHING:
@@ -185,6 +186,13 @@ def cascade(core: Core, unit: Unit) -> None:
     """Look again at a dependent that seems healthy or held; one that needs a step anyway is left alone."""
     if unit.rec.status is _PRESENT or unit.rec.hold or unit.id in core.flights:
         core.look(unit)
+
+
+def outdate(core: Core, unit: Unit) -> None:
+    """What a node is made from was made anew: until it has been looked at, nobody may say that it is as declared."""
+    cascade(core, unit)
+    if (unit.again and unit.id in core.flights) or unit in core.to_look.get(unit.type, ()):
+        core.doubtful[unit] = None
 
 
 def resync_due(core: Core) -> None:

@@ -88,7 +88,7 @@ def nobody_there(core: Core) -> None:
 def tell(core: Core, version: int, deleting: bool, deleted: bool) -> bool:
     """The graph as a whole: the end of a wave, and convergence, once per transition. Returns whether it is still
     being deleted."""
-    busy = core.flights or any(core.phases[p] for p in (Phase.READY, Phase.OBSERVING, Phase.FORGET))
+    busy = core.flights or core.doubtful or any(core.phases[p] for p in (Phase.READY, Phase.OBSERVING, Phase.FORGET))
     if core.wave["steps"] and not busy:
         counts: dict[str, object] = {
             "nodeCount": len(core.units),
