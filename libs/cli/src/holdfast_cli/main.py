@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from . import doctor, graphs, items, looking, up
+from .play.commands import play
 
 HELP = """Keeps systems as declared.
 
@@ -36,6 +37,7 @@ def build() -> typer.Typer:
     app.command()(graphs.reconcile)
     app.command()(graphs.delete)
     app.command()(doctor.doctor)
+    app.add_typer(play, name="play")
     return app
 
 

@@ -64,6 +64,13 @@ class Session:
         request = {"tenant": self.tenant, **(body or {})}
         return await self._ask(subjects.rpc_workitems(verb), request, limit, "work-items")
 
+    async def domain(
+        self, domain: str, verb: str, body: Mapping[str, object] | None = None, *, limit: float = RPC_LIMIT
+    ) -> Reply:
+        """Ask a domain's service; ``tenant`` and ``actor`` go along. ``limit`` is in seconds."""
+        request = {"tenant": self.tenant, "actor": self.actor, **(body or {})}
+        return await self._ask(subjects.rpc_domain(domain, verb), request, limit, domain)
+
     async def _ask(self, subject: str, body: object, limit: float, who: str) -> Reply:
         try:
             reply = await self.bus.request(subject, msgspec.json.encode(body), timeout=limit)

@@ -36,6 +36,7 @@ def up(
     domain: Annotated[
         list[str] | None, typer.Option("--domain", help="Also run a domain of yours: path.py:name (repeatable).")
     ] = None,
+    dungeon: Annotated[bool, typer.Option("--dungeon", help="Also run the dungeon, for `holdfast play`.")] = False,
     planners: Annotated[int, typer.Option(min=1, max=16, help="How many planners.")] = 1,
     state: Annotated[Path, typer.Option(help="Servers' data, logs and the connection.")] = Path(STATE_FOLDER),
     port: Annotated[int, typer.Option(help="Port of NATS (another one if it is taken).")] = 4222,
@@ -43,7 +44,7 @@ def up(
 ) -> None:
     """Run NATS, Redis and all services here, until Ctrl-C."""
     screen = Screen(output)
-    layout = Layout(state.resolve(), data.resolve(), planners, tuple(domain or ()), port)
+    layout = Layout(state.resolve(), data.resolve(), planners, tuple(domain or ()), port, dungeon)
     finish(screen, lambda: _up(screen, layout))
 
 

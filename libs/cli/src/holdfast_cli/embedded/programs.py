@@ -36,6 +36,7 @@ class Layout:
     planners: int = 1
     domains: tuple[str, ...] = ()
     nats_port: int = 0
+    dungeon: bool = False
 
     @property
     def warehouse(self) -> Path:
@@ -121,6 +122,7 @@ def plan(layout: Layout) -> Plan:
         python("fault-policy", "holdfast_fault_policy"),
         python("work-items", "holdfast_work_items"),
         python("pipeline", "holdfast_pipeline"),
+        *([python("dungeon", "holdfast_dungeon")] if layout.dungeon else []),
         *(python(_domain_name(d), "holdfast_sdk.run", d) for d in layout.domains),
     )
     return Plan(
