@@ -176,6 +176,7 @@ async def test_a_blueprint_waits_for_its_domain(
         await own_told.publish("h", {"domain": "world", "spec": {"things": {"a": {"value": 3}}}})
         await own_told.wait_for("graph.default.h.waiting")
         assert own_told.of("graph.default.h.accepted") == []
+        assert own_told.of("graph.default.h.converged") == []
         await system["world"].start()
         await own_told.wait_for("graph.default.h.accepted")
         await eventually(lambda: world.things() == {"a": 3})

@@ -50,6 +50,7 @@ Input = Callable[[Reconciler, float], object]
 _record = msgspec.json.Decoder(Record).decode
 _RETRY = 0.25
 _INBOX_PAGE = 500
+_NOTHING = (None, b"deleted")  # never admitted, or gone
 
 
 class Tools(msgspec.Struct, frozen=True):
@@ -231,7 +232,7 @@ class HostedGraph:
         )  # fmt: skip
         reconciler.version = graph.version
         reconciler.deleting = meta.get("status") == b"deleting"
-        reconciler.deleted = meta.get("status") == b"deleted"
+        reconciler.deleted = meta.get("status") in _NOTHING
         self.reconciler = reconciler
         for field, intent in todo.items():
             self._resume(reconciler, field, intent)
@@ -316,7 +317,7 @@ class HostedGraph:
         assert reconciler is not None
         (found,) = await self._tools.store.kv.run(("HMGET", keys.meta(self.ref), "status", "incarnation"))
         reconciler.deleting = found[0] == b"deleting"
-        reconciler.deleted = found[0] == b"deleted"
+        reconciler.deleted = found[0] in _NOTHING
         if found[1] is not None:
             reconciler.core.incarnation = found[1].decode()
 
