@@ -70,7 +70,8 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something went wrong with one node. Written in the transaction of the change that caused it.
 
     ``episode`` runs from the first fault of a kind to recovery; ``digest`` is the node's when it happened;
-    ``parents`` are the ids of faults that led to this one; ``context`` is what reviewers get to see.
+    ``parents`` are the ids of faults that led to this one; ``parent`` is the first node that the node depends on ("" =
+    none); ``context`` is what reviewers get to see.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str = ""
     episode: str = ""
     parents: tuple[str, ...] = ()
+    parent: str = ""
     context: dict[str, Any] = {}
 
     @property
@@ -98,6 +100,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     def event(self) -> Event:
         """The event that announces this fault; its id is the fault's."""
         data = msgspec.to_builtins(self)
+        data |= {"nodeType": self.node_type, "parentNodeId": self.parent or None}
         return Event(
             self.id, Family.FAULT, self.type.lower(), self.tenant, self.graph, self.time, data,
             node=self.node, faulttype=self.type.value,

@@ -1,0 +1,141 @@
+"""How an outcome is compared with what a vector expects, and where they differ.
+
+Objects are compared on the keys given, lists as sets unless their key says order; ``x_has`` lists words that the text
+``x`` contains; ``before`` lists pairs of which the first comes earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ORDERED = frozenset(
+    {
+        "addition_order", "cycle", "edge", "edge_mutations", "created", "fired", "labels", "layers", "listener_calls",
+        "statuses_in_order", "working_graph_sizes_seen", "called",
+    }
+)  # fmt: skip
+"""Keys whose lists have an order; those below ``steps`` and ``returns`` run parallel to the operations."""
+
+PARALLEL = frozenset({"steps", "returns", "phases"})
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A place (``steps.1.events``) and what is wrong there."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path or '(all)'}: {self.text}"
+
+
+class Missing:
+    """Stands for a key that the outcome does not have."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+_MISSING = Missing()
+
+
+def mismatches(actual: Any, expected: Any, path: str = "", key: str = "") -> Iterator[Mismatch]:
+    """Every place where the outcome is not as expected."""
+    if key == "error" and isinstance(expected, str) and isinstance(actual, Mapping):
+        yield from mismatches(actual.get("kind"), expected, path)
+    elif isinstance(expected, Mapping):
+        yield from _object(actual, expected, path)
+    elif isinstance(expected, list):
+        yield from _list(actual, expected, path, key)
+    elif isinstance(expected, bool) or isinstance(actual, bool) or not isinstance(expected, int | float):
+        if actual != expected or type(actual) is not type(expected):
+            yield Mismatch(path, f"expected {expected!r}, got {actual!r}")
+    elif not isinstance(actual, int | float) or abs(actual - expected) > 1e-9:
+        yield Mismatch(path, f"expected {expected!r}, got {actual!r}")
+
+
+def _object(actual: Any, expected: Mapping[str, Any], path: str) -> Iterator[Mismatch]:
+    if not isinstance(actual, Mapping):
+        yield Mismatch(path, f"expected {dict(expected)!r}, got {actual!r}")
+        return
+    exact = expected.get("exact") is True
+    for key, wanted in expected.items():
+        place = f"{path}.{key}" if path else key
+        if key == "exact":
+            continue
+        if key.endswith("_has") and isinstance(wanted, list):
+            yield from _words(actual.get(key.removesuffix("_has"), _MISSING), wanted, place)
+        elif key == "before" and isinstance(wanted, list):
+            yield from _before(actual.get("order", _MISSING), wanted, place)
+        elif key in actual:
+            yield from mismatches(actual[key], wanted, place, key)
+            if exact and isinstance(wanted, Mapping) and set(actual[key]) != set(wanted):
+                yield Mismatch(place, f"expected exactly {sorted(wanted)}, got {sorted(actual[key])}")
+        else:
+            yield Mismatch(place, f"expected {wanted!r}, got nothing")
+
+
+def _list(actual: Any, expected: list[Any], path: str, key: str) -> Iterator[Mismatch]:
+    if not isinstance(actual, list | tuple | set | frozenset):
+        yield Mismatch(path, f"expected {expected!r}, got {actual!r}")
+        return
+    found = list(actual)
+    if key in PARALLEL:
+        if len(found) < len(expected):
+            yield Mismatch(path, f"expected {len(expected)} of them, got {len(found)}")
+        for i, (one, other) in enumerate(zip(found, expected, strict=False)):
+            if other is not None:
+                yield from mismatches(one, other, f"{path}.{i}")
+        return
+    if len(found) != len(expected):
+        yield Mismatch(path, f"expected {expected!r}, got {found!r}")
+        return
+    nested = not key and "calls." not in path  # a pair, a tuple of a count: its order says what is what
+    if key in ORDERED or nested:
+        pairs = list(zip(found, expected, strict=True))
+        if not all(matches(one, other, path) for one, other in pairs):
+            yield Mismatch(path, f"expected in this order {expected!r}, got {found!r}")
+    elif not _pairs_up(found, expected, path):
+        yield Mismatch(path, f"expected {expected!r}, got {found!r}")
+    elif key == "events" and not _in_groups(found):
+        yield Mismatch(path, f"events of later groups come first in {found!r}")
+
+
+def _pairs_up(found: list[Any], expected: list[Any], path: str) -> bool:
+    """Whether each expected item has a found one of its own; tries alternatives, as items may match loosely."""
+    if not expected:
+        return True
+    for i, one in enumerate(found):
+        if matches(one, expected[0], path) and _pairs_up(found[:i] + found[i + 1 :], expected[1:], path):
+            return True
+    return False
+
+
+_GROUPS = ("recovered", "drifted", "faulted", "completed")
+
+
+def _in_groups(events: list[Any]) -> bool:
+    names = [e["type"] if isinstance(e, Mapping) else str(e).partition(":")[0] for e in events]
+    places = [_GROUPS.index(n.rpartition(".")[2]) for n in names if n.rpartition(".")[2] in _GROUPS]
+    return places == sorted(places)
+
+
+def _words(text: Any, words: list[str], path: str) -> Iterator[Mismatch]:
+    missing = [w for w in words if not isinstance(text, str) or w.lower() not in text.lower()]
+    if missing:
+        yield Mismatch(path, f"{missing} not in {text!r}")
+
+
+def _before(order: Any, pairs: list[list[str]], path: str) -> Iterator[Mismatch]:
+    places = {id: i for i, id in enumerate(order)} if isinstance(order, list | tuple) else {}
+    for first, second in pairs:
+        if first not in places or second not in places or places[first] > places[second]:
+            yield Mismatch(path, f"{first!r} does not come before {second!r} in {order!r}")
+
+
+def matches(actual: Any, expected: Any, path: str = "") -> bool:
+    """Whether there is no mismatch. ``path``: where both stand."""
+    return next(mismatches(actual, expected, path), None) is None
