@@ -176,3 +176,8 @@ def differences(one: object, other: object) -> object:
         keys = [k for k in {**one, **other} if one.get(k) != other.get(k)]
         return {k: differences(one.get(k), other.get(k)) for k in keys}
     return (one, other)
+
+
+def shown(record: msgspec.Struct) -> dict[str, object]:
+    """The fields of a record that say anything."""
+    return {k: v for k, v in msgspec.to_builtins(record).items() if v}

@@ -91,7 +91,7 @@ class People:
         status = "COMPLETED" if world.calm else world.dice.choice(ENDINGS)
         outcomes = item.intent.outcomes or [""]
         item.outcome = outcomes[0] if world.calm else world.dice.choice(outcomes)
-        if status == "COMPLETED" and item.intent.kind == "human":
+        if status == "COMPLETED" and item.outcome != "reject" and item.intent.kind == "human":
             self._do(item)
         self._end(item, status)
 
@@ -101,6 +101,8 @@ class People:
         node, type = item.intent.node, item.intent.type
         if type in BUILT_IN_TYPES or world.catalog_info(type).after_human:
             return
+        if item.intent.request not in world.reconciler.core.gates:
+            return  # nobody waits for it any more; its item is about to be closed
         key = (node, type)
         wanted = world.disk.graph.nodes.get(node)
         if payload.get("action") == Action.DEPROVISION.value:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -34,7 +34,7 @@ from holdfast_model.reconciler import (
 )
 from holdfast_model.rows import Node, Tombstone, declare
 
-from .audit import audit, audit_load
+from .audit import audit, audit_load, differences, shown
 from .outside import APPROVED, FOREIGN, HEAL, HOLD, OTHER, PERSONAL, UNSEEN, Key, Outside, Thing
 from .people import FaultPolicy, People
 
@@ -232,6 +232,14 @@ class World:
             nodes, gone = graph.drain()
             rec.on_graph(self.now, in_order(nodes), in_order(gone))
 
+    def redeclare(self) -> None:
+        """Edges are no part of what a node is: what is as declared stands on what it declares now."""
+        units = self.reconciler.core.units
+        for unit in units.values():
+            thing = self.outside.things.get((unit.id, unit.type))
+            if unit.current and unit.node is not None and thing is not None:
+                thing.made_with = frozenset((t, units[t].type) for t in unit.node.depends_on)
+
     def turn(self, feed: Callable[[Reconciler], object]) -> None:
         self.turns += 1
         if self.dice.random() < self.chances.crash_planner:
@@ -256,6 +264,7 @@ class World:
 
     def commit(self, rec: Reconciler, done: Turn) -> None:
         disk = self.disk
+        self.redeclare()
         for name, record in done.rows.items():
             if record is None:
                 disk.records.pop(name, None)
@@ -407,12 +416,6 @@ class World:
         change()
         if graph.take_delta():
             graph.version += 1
-            for node in graph.nodes.values():
-                thing = self.outside.things.get((node.id, node.type))
-                unit = self.reconciler.core.units.get(node.id)
-                if thing is not None and thing.digest == node.digest and unit is not None and unit.current:
-                    # As declared, in a version that changed its edges only: it stands on what it declares now.
-                    thing.made_with = frozenset((t, graph.nodes[t].type) for t in node.depends_on)
         self.at(self.dice.choice((0.0, 0.0, 0.5, 3.0)), self.tick)
 
     def drift(self) -> None:
@@ -483,19 +486,21 @@ class World:
         things = {k: t.digest for k, t in self.outside.things.items()}
         wanted = {(n.id, n.type): n.digest for n in graph.nodes.values() if n.type not in BUILT_IN_TYPES}
         if things != wanted or any(t.broken for t in self.outside.things.values()):
-            self.fail(f"not converged: there {self.outside.things}, wanted {wanted}, {self.phases()}")
+            broken = {k for k, t in self.outside.things.items() if t.broken}
+            nodes = {k[0] for k in {*things, *wanted} if things.get(k) != wanted.get(k)} | {k[0] for k in broken}
+            self.fail(f"not converged: {differences(things, wanted)} (there, and wanted), {self.phases(nodes)}")
         if graph.gone or core.flights or self.disk.todo or self.disk.inbox or not core.converged:
             self.fail(
                 f"left over: gone {list(graph.gone)} flights {list(core.flights)} todo {list(self.disk.todo)} "
-                f"inbox {self.disk.inbox} converged {core.converged} {self.phases()}"
+                f"inbox {self.disk.inbox} converged {core.converged} {core.phases}"
             )
         if [i.id for i in self.people.items.values() if i.active]:
             self.fail(f"WorkItems are left open: {[i for i in self.people.items.values() if i.active]}")
         audit(self)
         audit_load(self)
 
-    def phases(self) -> dict[str, str]:
-        return {u.field: f"{u.phase} {u.rec}" for u in self.units()}
+    def phases(self, nodes: Container[str]) -> dict[str, str]:
+        return {u.field: f"{u.phase} {shown(u.rec)}" for u in self.units() if u.id in nodes}
 
 
 def in_order(found: Mapping[Any, Node | Tombstone | None]) -> dict[Any, Any]:

@@ -20,7 +20,7 @@ from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES, GraphRef
 from holdfast_model.rows import Node, Tombstone
 
 from .records import NO_NAMES, Flight, Phase, Record, Unit
-from .turn import Settings, Turn, TypeInfo
+from .turn import Settings, StepIntent, Turn, TypeInfo
 from .undoing import Undo
 
 _BUILT_IN = TypeInfo("", "", True, 0.0, 60.0, 1, observes=False, cascade=False)
@@ -61,6 +61,7 @@ class Core:
         self.contested: dict[Unit, None] = {}  # graves that wait for somebody who does not name them
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
+        self.sent: dict[str, tuple[StepIntent, frozenset[str]]] = {}  # open batches, and whom they were sent for
         self.by_type: dict[str, dict[Unit, None]] = {}
         self.reviews: dict[str, dict[str, None]] = {}  # target -> review node ids
         self.gates: dict[str, Unit] = {}  # gates and approvals by request key
@@ -347,11 +348,13 @@ class Core:
         unit, flight = self.flights[node]
         self.undo.note(unit)
         self.undo.note_flight(node)
+        sent = self.sent.get(flight.batch)
         if self.take_flight(node):
+            self.undo.sent[flight.batch] = sent
             self.todo(f"b:{flight.batch}", None)
         unit.min_request = self.request_number
         if not unit.again:
-            self.doubtful.pop(unit, None)
+            self.no_doubt(unit)
         return flight
 
     def take_flight(self, node: str) -> bool:
@@ -362,6 +365,7 @@ class Core:
         del batch[node]
         if not batch:
             del self.batches[flight.batch]
+            self.sent.pop(flight.batch, None)
         if self.knows(unit):
             self.dirty[unit] = None
             self.refresh(unit)
@@ -371,6 +375,14 @@ class Core:
         if self.graves:
             self.mark_graves(node)
         return not batch
+
+    def strike(self, node: str, type: str) -> None:
+        """A form of a node is forgotten, and with it that its steps were answered: open batches must not name it."""
+        for batch, (intent, nodes) in self.sent.items():
+            if node in nodes and intent.type == type and node not in self.batches[batch]:
+                intent = msgspec.structs.replace(intent, steps=[s for s in intent.steps if s[0] != node])
+                self.sent[batch] = (intent, nodes - {node})
+                self.todo(f"b:{batch}", intent)
 
     # ---- phases and the frontier
 
@@ -424,12 +436,19 @@ class Core:
         info = self.info(unit)
         if info is None or not info.observes:
             unit.again = unit.suspect = False
+            self.no_doubt(unit)
             self.looked(unit.id)
             return
         members = self.to_look.get(unit.type)
         if members is None:
             members = self.to_look[unit.type] = {}
         members[unit] = None
+
+    def no_doubt(self, unit: Unit) -> None:
+        """It has been seen, or cannot be."""
+        if unit in self.doubtful:
+            del self.doubtful[unit]
+            self.undo.doubts.append(unit)
 
     def looked(self, node: str) -> None:
         """The observation that wake-ups of this node waited for has been dealt with."""

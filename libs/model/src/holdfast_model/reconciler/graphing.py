@@ -12,7 +12,7 @@ from holdfast_model.rows import Node, Tombstone
 
 from . import gating
 from .core import Core, review_spec, union
-from .records import Record, Unit
+from .records import GateState, Record, Unit
 from .removing import bury, forgotten, fresh_added, fresh_removed
 
 _replace = msgspec.structs.replace
@@ -43,6 +43,9 @@ def on_graph(core: Core, nodes: Mapping[str, Node | None], gone: Mapping[tuple[s
             core.mark(core.units[name])
     for grave in buried:
         bury(core, grave)
+    for key in moved:
+        if key not in core.graves and (key[0] not in core.units or core.units[key[0]].type != key[1]):
+            core.strike(*key)
     for id, _ in gone:
         forgotten(core, id)
 
@@ -77,7 +80,7 @@ def _graves(
             rec = _replace(grave.rec, gate=None, approval=None, round=grave.rec.round + 1)
             core.drop(grave)
         else:
-            rec = fresh_removed(moved.pop(key) if key in moved else core.blank(tomb.type)[0])
+            rec = fresh_removed(moved[key] if key in moved else core.blank(tomb.type)[0])
         grave = core.add_grave(tomb, _replace(rec, uses=union(rec.uses, tomb.depends_on)))
         core.write(grave.field, grave.rec)
         core.adopt_flight(grave)
@@ -98,12 +101,14 @@ def _added(
             continue
         fresh.add(id)
         rec = moved.get((id, node.type))
+        if rec is not None and rec.status is None and not rec.operation:
+            rec = None  # nothing was ever known of it
         unit = core.add_unit(node, core.blank(node.type)[0] if rec is None else fresh_added(rec))
         if id in below:
             unit.below = below[id]
         if id in flights:
             adopt(core, unit)
-        if rec is not None and (rec.status is not None or rec.operation):
+        if rec is not None:
             core.write(id, unit.rec)
             core.look(unit)
     return fresh
@@ -112,7 +117,9 @@ def _added(
 def adopt(core: Core, unit: Unit) -> None:
     """A unit takes over the step that is under way for the same node and type."""
     core.adopt_flight(unit)
-    if unit.flying and unit.node is not None and core.flights[unit.id][1].action is Action.DEPROVISION:
+    if unit.node is None or not unit.flying or unit.rec.status is None:
+        return
+    if core.flights[unit.id][1].action is Action.DEPROVISION:
         core.change(unit, status=None)  # nobody knows how far its removal has got
 
 
@@ -167,8 +174,9 @@ def _respecified(core: Core, unit: Unit) -> None:
     if rec in core.blank(unit.type):
         core.mark(unit)
         return
+    asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
     core.change(
-        unit, hold=False, hold_digest="", released=None, decision=None, permanent="", refused="", next_try=0.0,
+        unit, status=None if asked else rec.status, hold=False, hold_digest="", released=None, decision=None, permanent="", refused="", next_try=0.0,
         approval=None, gate=None, quarantined_until=0.0, heals=(), failed_at=(), failures=0, error="", error_reason="",
         round=rec.round + 1, raised=(), episode=f"e{core.next_number()}" if rec.episode else "",
     )  # fmt: skip

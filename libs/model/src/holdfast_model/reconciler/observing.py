@@ -11,7 +11,7 @@ import msgspec
 from holdfast_model.events import Family, FaultType
 from holdfast_model.messages import WORK_REASONS, Observation, ObserveItem, Status
 
-from .core import Core
+from .core import Core, union
 from .failing import quarantine
 from .records import Phase, Record, Unit
 from .removing import gone
@@ -25,7 +25,7 @@ _replace = msgspec.structs.replace
 
 def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[int, int] | None = None) -> None:
     """Take in what was seen of a node. An observation that says nothing new writes nothing."""
-    core.doubtful.pop(unit, None)
+    core.no_doubt(unit)
     rec = unit.rec
     nothing, absent = core.blank(unit.type)
     if rec is nothing and seen == _NOTHING:
@@ -75,7 +75,8 @@ def observed(core: Core, unit: Unit, rec: Record, seen: Observation) -> Record:
     elif rec.released is not None and status is not _DRIFTED:
         fields["released"] = None
     if status is _PRESENT and not rec.digest:
-        fields |= {"digest": form.digest, "uses": form.depends_on}  # was there before us: adopted as it is
+        # Was there before us, or an attempt that failed or was not answered made it: adopted as it is.
+        fields |= {"digest": form.digest, "uses": union(rec.uses, form.depends_on)}
     elif status is _ABSENT and not unit.flying:
         fields["uses"] = ()
     if seen.token != rec.token and rec.permanent:
@@ -153,7 +154,8 @@ def on_observed(core: Core, look: Look, seen: Mapping[str, Observation]) -> None
         if outdated or item.digest != unit.form.digest:
             if unit.asked == 0:
                 core.mark(unit)
-                if unit.id in core.wake_tags or unit.phase is Phase.OBSERVING or unit.again or unit.suspect:
+                due = unit.again or unit.suspect or unit in core.doubtful
+                if due or unit.id in core.wake_tags or unit.phase is Phase.OBSERVING:
                     core.look(unit)
             continue
         unit.suspect = False

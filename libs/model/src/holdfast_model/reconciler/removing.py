@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import msgspec
 
+from holdfast_model.messages import Status
+
 from .core import Core
-from .records import Record, Unit
+from .records import GateState, Record, Unit
 
 
 def fresh_removed(rec: Record) -> Record:
-    """The record of a node that has just been removed: tried but not known to be there means look first."""
-    tried = rec.operation and rec.status is not None and rec.status.value != "PRESENT"
+    """The record of a node that has just been removed: if it may be there though it is not known to be, look first."""
+    asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
+    tried = (rec.operation or asked) and rec.status is not Status.PRESENT
     return Record(
         type=rec.type, status=None if tried else rec.status, reason=rec.reason, detail=rec.detail, token=rec.token,
         digest=rec.digest, operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs,

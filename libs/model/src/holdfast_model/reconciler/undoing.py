@@ -27,7 +27,9 @@ class Undo:
         self.kept_todo: dict[str, StepIntent | ItemIntent | CloseIntent | None] = {}
         self.units: dict[Unit, tuple[Record, int]] = {}
         self.flights: dict[str, tuple[Unit, Flight] | None] = {}
+        self.sent: dict[str, tuple[StepIntent, frozenset[str]] | None] = {}
         self.told: list[str] = []
+        self.doubts: list[Unit] = []
         self.mourned: list[tuple[Unit, str]] = []
         self.converged = core.converged
         self.wave = Counter(core.wave)
@@ -62,11 +64,13 @@ def rollback(core: Core, turn: Turn, undo: Undo) -> None:
         if before is not None:
             core.put_flight(*before)
             heapq.heappush(core.deadlines, (before[1].deadline, before[1].batch))
+    core.sent.update((b, sent) for b, sent in undo.sent.items() if sent is not None and b in core.batches)
     for unit, (rec, min_request) in undo.units.items():
         if core.knows(unit):
             core.set_record(unit, rec, write=False)
             core.set_phase(unit, None)  # so that what a change of phase leads to is done again
         unit.min_request = min_request
+    core.doubtful.update((unit, None) for unit in undo.doubts if core.knows(unit))
     for grave, name in undo.mourned:
         if core.knows(grave):
             core.mourn(grave, {**grave.below, name: None})
