@@ -11,6 +11,7 @@ from holdfast_model.messages import Action, Outcome, Step, StepBatch, StepOutcom
 
 from .context import Context, Report
 from .handlers import Bound
+from .limiting import Limit
 from .nodes import Node
 from .states import PendingApproval, pending, success
 
@@ -46,10 +47,9 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
         batch.tenant, batch.graph, batch.incarnation, step.node, step.operation, step.attempt,
         started + timeout, step.approval, step.decision, step.refs, report,
     )  # fmt: skip
-    limit = asyncio.timeout(timeout)
+    limit = Limit(timeout)
     try:
-        async with limit:
-            answer = await act(node, ctx)
+        answer = await limit.run(act(node, ctx))
         if isinstance(answer, PendingApproval):
             return pending(answer, step.node, step.operation, step.attempt)
         if answer is None and ctx.published is not None:
@@ -58,7 +58,7 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
     except PendingApproval as asked:
         return pending(asked, step.node, step.operation, step.attempt)
     except TimeoutError as e:
-        if limit.expired():
+        if limit.expired:
             return _failed(step, ctx, TIMEOUT, f"took longer than {timeout:g} s and was cancelled")
         return _exception(step, ctx, e)
     except asyncio.CancelledError:

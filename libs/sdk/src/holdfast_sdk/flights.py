@@ -11,13 +11,12 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 
-class Flight(Generic[R, S]):
-    """A running attempt. ``joined`` wait for the same one, ``behind`` holds newer ones of the same node."""
+class _Followers(Generic[R, S]):
+    """Who else wants a running attempt: ``joined`` wait for it, ``behind`` holds newer ones of the same node."""
 
-    __slots__ = ("attempt", "behind", "joined")
+    __slots__ = ("behind", "joined")
 
-    def __init__(self, attempt: Seen) -> None:
-        self.attempt = attempt
+    def __init__(self) -> None:
         self.joined: list[R] = []
         self.behind: list[tuple[R, S]] = []
 
@@ -26,27 +25,32 @@ class Flights(Generic[R, S]):
     """At most one running attempt per node: copies join it, newer attempts line up behind it."""
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, str], Flight[R, S]] = {}
+        self._running: dict[tuple[str, str], Seen] = {}
+        self._followed: dict[tuple[str, str], _Followers[R, S]] = {}
 
     def board(self, scope: str, node: str, attempt: Seen, run: R, step: S) -> bool:
         """True if the attempt may start now; else it has joined or waits, and :meth:`land` will
         bring it up.
         """
         key = (scope, node)
-        flight = self._running.get(key)
-        if flight is None:
-            self._running[key] = Flight(attempt)
+        running = self._running.setdefault(key, attempt)
+        if running is attempt:
             return True
-        if flight.attempt == attempt:
-            flight.joined.append(run)
+        followers = self._followed.get(key)
+        if followers is None:
+            followers = self._followed[key] = _Followers()
+        if running == attempt:
+            followers.joined.append(run)
         else:
-            flight.behind.append((run, step))
+            followers.behind.append((run, step))
         return False
 
     def land(self, scope: str, node: str) -> tuple[list[R], list[tuple[R, S]]]:
         """An attempt ended: who else wanted its outcome, and what may board now."""
-        flight = self._running.pop((scope, node))
-        return flight.joined, flight.behind
+        key = (scope, node)
+        del self._running[key]
+        followers = self._followed.pop(key, None) if self._followed else None
+        return ([], []) if followers is None else (followers.joined, followers.behind)
 
     def __len__(self) -> int:
         return len(self._running)
