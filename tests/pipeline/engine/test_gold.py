@@ -247,6 +247,51 @@ def test_a_transformer_asks_too_and_publishes_the_approved_pins(silver: World, s
     assert silver.rows("gold", "counted") == [(4,)]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_each_version_is_asked_about_and_an_approval_is_good_for_one(gold: World, shop: Shop, kind: str) -> None:
+    # Given: the first version is approved and published
+    spec = shop.sink(kind, approval_required="each")
+    first = _asks(gold, "report", spec)
+    assert gold.approve("report", spec, first.plan, first.pins).observation.status is Status.PRESENT
+    assert gold.provision("report", spec).observation.status is Status.PRESENT
+    _more(gold, shop)
+    assert gold.observe("report", spec).reason == "stale"
+
+    # When: the used approval comes along once more
+    with pytest.raises(PendingApproval) as second:
+        gold.approve("report", spec, first.plan, first.pins)
+
+    # Then
+    assert second.value.pins != first.pins
+    _asks(gold, "report", spec)
+    ledger = gold.table("gold", "report").version
+    assert gold.approve("report", spec, second.value.plan, second.value.pins).observation.status is Status.PRESENT
+    assert gold.table("gold", "report").version == ledger + 1
+
+
+def test_what_was_approved_is_put_back_without_a_question(gold: World, shop: Shop) -> None:
+    spec = shop.sink("csv", approval_required="each")
+    asked = _asks(gold, "report", spec)
+    gold.approve("report", spec, asked.plan, asked.pins)
+    (_out(gold) / "report.csv").write_text("mine now")
+    assert gold.provision("report", spec).observation.status is Status.PRESENT
+    assert pl.read_csv(_out(gold) / "report.csv", glob=False).height == 2
+
+
+def test_a_transformer_asks_for_each_version_too(silver: World, shop: Shop) -> None:
+    spec = specs.TransformerSpec((VALID,), "select count(*) as n from orders_valid", approval_required="each")
+    asked = _asks(silver, "counted", spec)
+    silver.approve("counted", spec, asked.plan, asked.pins)
+    silver.put("orders/z.csv", "order_id,amount,country\n9,100.00,FR\n")
+    shop.run(silver, shop.silver())
+    again = _asks(silver, "counted", spec)
+    with pytest.raises(PendingApproval):
+        silver.approve("counted", spec, asked.plan, asked.pins)
+    assert silver.rows("gold", "counted") == [(3,)]
+    silver.approve("counted", spec, again.plan, again.pins)
+    assert silver.rows("gold", "counted") == [(4,)]
+
+
 # Removal
 
 

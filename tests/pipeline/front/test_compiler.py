@@ -124,6 +124,9 @@ def test_gold_knows_its_inputs_and_approval() -> None:
     assert nodes["report"] == specs.SinkSpec(
         specs.Input("by-region", "transformer"), "out", "parquet", approval_required=True
     )
+    each = compiled(changed("/sinks/0/approval_required", "each"))["report"]
+    assert isinstance(each, specs.SinkSpec)
+    assert each.approval_required == "each"
     upsert = shop()
     upsert["sinks"][1] |= {"mode": "upsert", "keys": ["country"]}
     assert compiled(upsert)["cube"] == specs.SinkSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,8 +11,8 @@ from holdfast_model.errors import Permanent, Temporary
 
 from .maintenance import keep_pins
 from .recomputing import Pin, own_folder, pin
-from .specs import Input
-from .tables import DataVersion, Table, collected
+from .specs import Approval, Input
+from .tables import KEY, DataVersion, Table, collected
 from .tasks import Context, PendingApproval
 
 APPROVED = "holdfast_approved"
@@ -57,6 +57,29 @@ def approved_pins(context: Context, inputs: Sequence[Input]) -> list[Pin] | None
         return pin(context, inputs, at)
     except Temporary:
         return None
+
+
+def consented(
+    context: Context,
+    required: Approval,
+    inputs: Sequence[Input],
+    pins: list[Pin],
+    last: Table | None,
+    key_of: Callable[[Sequence[Pin]], str],
+) -> list[Pin] | None:
+    """The inputs that may be published: ``pins``, those of the approval that came along, or None: a person is asked.
+
+    ``last`` is where publications are recorded, by the content keys that ``key_of`` makes. What was approved and
+    published is put back without a question. With ``each`` an approval is good for one publication.
+    """
+    if not required or (required is True and approved_before(context, last)):
+        return pins
+    if last is not None and last.commit.get(KEY) == key_of(pins):
+        return pins
+    agreed = approved_pins(context, inputs)
+    if agreed is not None and required == "each" and last is not None and last.commit.get(KEY) == key_of(agreed):
+        return None
+    return agreed
 
 
 def ask(context: Context, pins: Sequence[Pin], frame: pl.LazyFrame, there: Published | None) -> PendingApproval:

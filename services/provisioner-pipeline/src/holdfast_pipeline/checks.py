@@ -219,7 +219,6 @@ def _transformer_problems(stage: Transformer, node: Wired, at: str) -> Iterator[
         if other != id:
             text = f"inputs {other!r} and {id!r} are both the table {specs.table_name(id)!r} in SQL"
             yield Problem(f"{at}/inputs" if stage.inputs else at, text)
-    yield from _approval_problems(stage.approval_required, at)
     for name in ("reshape_rules", "output_format"):
         if getattr(stage, name):
             yield Problem(f"{at}/{name}", f"{name} {NOT_YET}")
@@ -248,7 +247,6 @@ def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
             yield Problem(where, f"option {name!r} cannot be {value!r}")
         elif name == "separator" and len(str(value).encode()) != 1:
             yield Problem(where, "separator is a single character")
-    yield from _approval_problems(stage.approval_required, at)
 
 
 def _upsert_problems(stage: Sink, at: str) -> Iterator[Problem]:
@@ -259,11 +257,6 @@ def _upsert_problems(stage: Sink, at: str) -> Iterator[Problem]:
     for i, key in enumerate(stage.keys):
         if key in stage.keys[:i]:
             yield Problem(f"{at}/keys/{i}", f"{key!r} is named twice")
-
-
-def _approval_problems(approval: bool | str, at: str) -> Iterator[Problem]:
-    if approval == "each":
-        yield Problem(f"{at}/approval_required", f"approval_required: each {NOT_YET}; use true")
 
 
 def _choice(value: str, known: tuple[str, ...], what: str, at: str) -> Iterator[Problem]:

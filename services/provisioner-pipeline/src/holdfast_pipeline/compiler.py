@@ -223,7 +223,7 @@ def _transformer(stage: Transformer, node: Wired, wiring: Wiring) -> specs.Trans
         name: expression(text, f"{at}/aggregations{pointer(name)}", aggregate=True).text
         for name, text in _items(stage.aggregations)
     }
-    return specs.TransformerSpec(inputs, sql, tuple(stage.group_by), aggregations, stage.approval_required is True)
+    return specs.TransformerSpec(inputs, sql, tuple(stage.group_by), aggregations, stage.approval_required)
 
 
 def _items(aggregations: dict[str, str] | list[str]) -> Iterable[tuple[str, str]]:
@@ -237,7 +237,7 @@ def _sink(stage: Sink, node: Wired, wiring: Wiring) -> specs.SinkSpec:
         cast(Literal["csv", "parquet", "delta"], stage.format),
         cast(Literal["overwrite", "upsert"], stage.mode),
         cast(dict[str, str | int | bool], stage.options),
-        stage.approval_required is True,
+        stage.approval_required,
         stage.on_delete,
         tuple(stage.keys),
     )

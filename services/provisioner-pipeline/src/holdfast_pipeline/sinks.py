@@ -7,6 +7,7 @@ crash in between publishes the same content again and records it then.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -14,7 +15,7 @@ import polars as pl
 from holdfast_model.errors import Permanent, Temporary
 from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status
 
-from .approvals import APPROVED, Published, approved_before, approved_pins, ask
+from .approvals import APPROVED, Published, ask, consented
 from .folders import StageFolder
 from .maintenance import keep_pins
 from .recomputing import INFO, Pin, data, metadata, own_folder, pin, versions, without_inputs
@@ -68,22 +69,20 @@ def observe(context: Context, spec: SinkSpec) -> Observation:
 def provision(context: Context, spec: SinkSpec) -> StageResult:
     """Publish the pinned input, unless that was done already.
 
-    With ``approval_required`` a digest is approved once: PendingApproval, until exactly the pinned input of an
-    approval is published.
+    With ``approval_required`` a digest is approved once, with ``each`` every version of the input: PendingApproval,
+    until exactly the pinned input of an approval is published.
     """
     state = _state(context, spec)
     pins = pin(context, [spec.input])
     if state.ledger is not None and state.ledger.key == _key(context, pins) and state.intact(spec.format):
         return StageResult(observe(context, spec))
-    if spec.approval_required and not approved_before(context, state.ledger):
-        agreed = approved_pins(context, [spec.input])
-        if agreed is None:
-            state.target.kind()  # a target that is not ours fails before a person is asked
-            there = state.target.published(spec.format)
-            frame = state.target.content(data(pins[0].table.scan()), spec)
-            raise ask(context, pins, frame, Published(there) if there is not None else None)
-        pins = agreed
-    _publish(context, spec, state, pins)
+    agreed = consented(context, spec.approval_required, [spec.input], pins, state.ledger, lambda at: _key(context, at))
+    if agreed is None:
+        state.target.kind()  # a target that is not ours fails before a person is asked
+        there = state.target.published(spec.format)
+        frame = state.target.content(data(pins[0].table.scan()), spec)
+        raise ask(context, pins, frame, Published(there) if there is not None else None)
+    _publish(context, spec, state, agreed)
     keep_pins(context, state.folder, {})
     return StageResult(observe(context, spec), outputs={"target": str(state.target.folder)})
 
@@ -100,7 +99,7 @@ def _state(context: Context, spec: SinkSpec) -> _State:
     return _State(folder, Table.open(folder.main), target_of(context, spec.destination))
 
 
-def _key(context: Context, pins: list[Pin]) -> str:
+def _key(context: Context, pins: Sequence[Pin]) -> str:
     return content_key(digest=context.task.digest, inputs=versions(pins))
 
 

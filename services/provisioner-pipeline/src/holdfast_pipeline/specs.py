@@ -50,6 +50,10 @@ _DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)\Z")
 _SCALARS = frozenset({"any", "int64", "float64", "string", "bool", "date", "timestamp"})
 
 
+Approval = bool | Literal["each"]
+"""Whether a person must consent: never, once per digest, or to each version of the inputs."""
+
+
 class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     pass
 
@@ -233,7 +237,7 @@ class TransformerSpec(_Spec, frozen=True):
     sql: str = ""
     group_by: tuple[str, ...] = ()
     aggregations: dict[str, str] = {}
-    approval_required: bool = False
+    approval_required: Approval = False
 
 
 class SinkSpec(_Spec, frozen=True):
@@ -248,7 +252,7 @@ class SinkSpec(_Spec, frozen=True):
     format: Literal["csv", "parquet", "delta"]
     mode: Literal["overwrite", "upsert"] = "overwrite"
     options: dict[str, str | int | bool] = {}
-    approval_required: bool = False
+    approval_required: Approval = False
     on_delete: Literal["keep", "drop"] = "keep"
     keys: tuple[str, ...] = ()
 

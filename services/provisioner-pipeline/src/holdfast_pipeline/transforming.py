@@ -9,7 +9,7 @@ import polars as pl
 from holdfast_model.errors import Temporary
 from holdfast_model.messages import Observation
 
-from .approvals import APPROVED, Published, approved_before, approved_pins, ask
+from .approvals import APPROVED, Published, ask, consented
 from .casting import normalised
 from .maintenance import keep_pins
 from .recomputing import Pin, compared, data, metadata, overwrite, own_folder, pin, versions, without_inputs
@@ -31,26 +31,23 @@ def observe(context: Context, spec: TransformerSpec) -> Observation:
 def provision(context: Context, spec: TransformerSpec) -> StageResult:
     """Recompute the table from its pinned inputs, unless that was done already.
 
-    With ``approval_required`` a digest is approved once: PendingApproval, until exactly the pinned inputs of an
-    approval are published.
+    With ``approval_required`` a digest is approved once, with ``each`` every version of the inputs: PendingApproval,
+    until exactly the pinned inputs of an approval are published.
     """
     folder = own_folder(context)
     table = Table.open(folder.main)
     pins = pin(context, spec.inputs)
     if table is not None and table.key == _key(context, pins):
         return StageResult(observe(context, spec))
-    approved = not spec.approval_required or approved_before(context, table)
-    if not approved:
-        agreed = approved_pins(context, spec.inputs)
-        pins, approved = (agreed, True) if agreed is not None else (pins, False)
+    agreed = consented(context, spec.approval_required, spec.inputs, pins, table, lambda at: _key(context, at))
     try:
-        frame = transformed(pins, spec)
+        frame = transformed(agreed if agreed is not None else pins, spec)
     except Exception as e:
         raise mapped(e, context.task.node) from e
-    if not approved:
+    if agreed is None:
         raise ask(context, pins, frame, Published(table.scan()) if table is not None else None)
     mark = {APPROVED: context.task.digest} if spec.approval_required else {}
-    overwrite(context, folder.main, table, frame, metadata(context, _key(context, pins), None, **mark))
+    overwrite(context, folder.main, table, frame, metadata(context, _key(context, agreed), None, **mark))
     keep_pins(context, folder, {})
     return StageResult(observe(context, spec))
 
