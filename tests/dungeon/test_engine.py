@@ -58,7 +58,7 @@ async def test_a_human_agrees_before_its_creature_comes_and_before_it_comes_back
         assert [item.node for item in h.workitems] == ["dragon"]
 
         # When somebody agrees, then it comes
-        await h.decide("dragon", "approve")
+        await h.decide("dragon", h.workitem("dragon").outcomes[0])
         await h.converged()
         assert "dragon" in await world.things(REF)
 
@@ -66,7 +66,7 @@ async def test_a_human_agrees_before_its_creature_comes_and_before_it_comes_back
         await world.raid(REF, "r", Kind.KILL, 1, "dragon")
         await h.advance("30s")
         assert "dragon" not in await world.things(REF)
-        await h.decide("dragon", "approve")
+        await h.decide("dragon", h.workitem("dragon").outcomes[0])
         await h.converged()
         assert await world.times_built(REF, "dragon") == 2
 

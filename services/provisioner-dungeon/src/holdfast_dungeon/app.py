@@ -20,7 +20,7 @@ def build_app(settings: Settings) -> ServiceApp:
     kv = RedisKv(settings.world_url)
     world = World(kv)
     bus = Bus(settings, NAME, VERSION)
-    domain = make_domain(settings.dungeon_resync)
+    domain = make_domain(settings.dungeon_resync, settings.dungeon_pace)
     domain.on_shutdown(kv.close)
     service = DomainService(domain, (Builder(world, settings.dungeon_pace),), bus, settings)
 

@@ -19,7 +19,8 @@ from .world import World
 
 NAME = "dungeon"
 VERSION = "1"
-STEP_TIMEOUT = 60.0
+STEP_TIMEOUT = 5.0
+"""Seconds for a step or a look, beside the pace: also how long the planner waits for a killed replica's answer."""
 
 
 class Builder:
@@ -64,15 +65,15 @@ def seen(node: Node[specs.Spec], thing: Thing | None) -> Observation:
     return observation_of(Present(token=thing.token, info=info))
 
 
-def make_domain(resync: float = 5.0) -> Domain:
-    """The domain without its handler, which is one :class:`Builder`. ``resync`` is in seconds."""
+def make_domain(resync: float = 5.0, pace: float = 0.0) -> Domain:
+    """The domain without its handler, which is one :class:`Builder`. ``resync`` and ``pace`` are in seconds."""
     domain = Domain(NAME, blueprint=Blueprint, version=VERSION)
     for node_type, spec in specs.SPEC_OF_TYPE.items():
         domain.node_type(
             node_type,
             spec=spec,
             resync=resync,
-            timeout=STEP_TIMEOUT,
+            timeout=STEP_TIMEOUT + pace,
             concurrency=8,
             batch=8,
             after_human=node_type == specs.CREATURE,
