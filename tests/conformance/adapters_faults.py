@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from holdfast_model.errors import Invalid
@@ -29,13 +30,17 @@ def as_fault(op: Json, tenant: str = "t1") -> Fault:
 
 def run_engine(case: Case) -> Run:
     actual: Json = {"steps": []}
+    facts: set[str] = set()
     for op in case.when:
         fault = as_fault(op["fault"], op["tenant"])
         seen = vectors.statuses(case.given["actual"])
+        scripts = case.given["policies"]
         found = evaluate(
-            Policy(f"p{i}", lambda s=script: scripted_policy(s, fault, seen))  # type: ignore[misc]
-            for i, script in enumerate(case.given["policies"])
+            Policy(f"p{i}", partial(scripted_policy, script, fault, seen)) for i, script in enumerate(scripts)
         )
+        emitted = [m["edge"] for script in scripts for m in script.get("emit", ()) if "edge" in m]
+        if found.failure is None and len(found.edges) < len(emitted):
+            facts.add("equal_edges_collapsed")
         if found.failure is not None:
             mutations = [vectors.plain_mutation(m) for m in found.failure.mutations]
             error = {"kind": found.failure.kind, "message": found.failure.message, "mutations": mutations}
@@ -48,7 +53,7 @@ def run_engine(case: Case) -> Run:
                 "nodes_first": kinds == sorted(kinds),
             }
         actual = {**step, "steps": [*actual["steps"], step]}
-    return Run(actual)
+    return Run(actual, facts)
 
 
 # ---- cycles

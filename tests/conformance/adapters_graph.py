@@ -23,10 +23,9 @@ from .world import REFERENCE, World
 def run_graph(case: Case) -> Run:
     """Operations on a graph, one after the other."""
     first = graph = vectors.graph(case.given["graph"])
-    read_only: dict[str, bool] = {}
     for op in case.when:
         try:
-            done, read_only = _operate(graph, case.given, op, read_only)
+            done = _operate(graph, case.given, op)
         except HoldfastError as error:
             if "expect_error" not in op:
                 raise
@@ -34,45 +33,48 @@ def run_graph(case: Case) -> Run:
         else:
             assert "expect_error" not in op, f"{op} was expected to fail"
             graph = done
-    return Run({**facts_of(graph, case.then), "original": facts_of(first, case.then.get("original") or {}),
-                "read_only": [name for name, refused in read_only.items() if refused]})  # fmt: skip
+    frozen = [name for name in case.then.get("read_only", ()) if _refuses_change(graph, name)]
+    original = facts_of(first, case.then.get("original") or {})
+    return Run({**facts_of(graph, case.then), "original": original, "read_only": frozen})
 
 
-def _operate(graph: Graph, given: Json, op: Json, read_only: dict[str, bool]) -> tuple[Graph, dict[str, bool]]:
+def _operate(graph: Graph, given: Json, op: Json) -> Graph:
     match op["op"]:
         case "with_node":
-            return graph.with_node(vectors.node(op["node"])), read_only
+            return graph.with_node(vectors.node(op["node"]))
         case "without_node":
-            return graph.without_node(op["id"]), read_only
+            return graph.without_node(op["id"])
         case "with_edge":
-            return graph.with_edge(*op["edge"]), read_only
+            return graph.with_edge(*op["edge"])
         case "without_edge":
-            return graph.without_edge(*op["edge"]), read_only
+            return graph.without_edge(*op["edge"])
         case "build":
-            return vectors.graph(op["graph"]), read_only
+            return vectors.graph(op["graph"])
         case "overlay":
-            return graph.overlay(vectors.graph(given["other"])), read_only
+            return graph.overlay(vectors.graph(given["other"]))
         case "connect":
-            return graph.connect(vectors.graph(given["other"])), read_only
+            return graph.connect(vectors.graph(given["other"]))
         case "filter_types":
-            return graph.filter_by_types(op["types"]), read_only
+            return graph.filter_by_types(op["types"])
         case "apply":
-            return graph.apply(vectors.mutation(op["mutation"])), read_only
+            return graph.apply(vectors.mutation(op["mutation"]))
         case "try_mutate_views":
-            return graph, _views(graph)
+            return graph
         case other:
             raise ValueError(f"unknown operation {other!r}")
 
 
-def _views(graph: Graph) -> dict[str, bool]:
-    """Which of a graph's views refuse change."""
+def _refuses_change(graph: Graph, name: str) -> bool:
+    """Whether a view of a graph, as vectors call it, cannot be changed."""
     some = next(iter(graph.nodes), "")
     views: dict[str, Any] = {
-        "nodes": graph.nodes, "edges": graph.edges, "dependencies": graph.edges, "roots": graph.roots,
-        "leaves": graph.leaves, "dependencies_of": graph.dependencies_of(some),
+        "dependencies": graph.edges,
+        "dependencies_of": graph.dependencies_of(some),
         "dependents_of": graph.dependents_of(some),
-    }  # fmt: skip
-    return {name: isinstance(view, frozenset | MappingProxyType) for name, view in views.items()}
+        "node_ids": graph.nodes,
+    }
+    view = views[name] if name in views else getattr(graph, name)
+    return isinstance(view, frozenset | MappingProxyType)
 
 
 def _must_be(error: HoldfastError, expected: Any) -> None:

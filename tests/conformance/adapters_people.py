@@ -179,7 +179,7 @@ class Desk:
         match op["op"]:
             case "record_pending":
                 world = self.world(op)
-                for intent in world.ask(op["plan"]):
+                for intent in world.want(op["plan"]):
                     self.open(intent, world)
                 return {"outcome": world.cycle.outcomes[op["node"]]}
             case "check":
@@ -245,7 +245,7 @@ class Asking(World):
         if self.action is Action.DEPROVISION:
             self.declare({})
 
-    def ask(self, plan: str) -> list[ItemIntent]:
+    def want(self, plan: str) -> list[ItemIntent]:
         """Let the provisioner ask. While a question is open no step is sent: what it is about must change first."""
         if self.state()["kind"] in ("PENDING", "REJECTED"):
             self.round += 1

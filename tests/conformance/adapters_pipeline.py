@@ -85,12 +85,10 @@ def run_policy(case: Case) -> Run:
     for i, op in enumerate(case.when):
         emitted = climber.operate(op)
         step: Json = {"emits": [_emitted(m) for m in emitted]}
-        step["counts"] = [
-            [ns, tenant, node, climber.count(ns, tenant, node)]
-            for ns, tenant, node, _ in case.step(i).get("counts", [])
-        ]
+        wanted = case.step(i).get("counts", [])
+        step["counts"] = [[ns, tenant, node, climber.count(ns, tenant, node)] for ns, tenant, node, _ in wanted]
         steps.append(step)
-    return Run({"steps": steps})
+    return Run({"steps": steps}, climber.facts)
 
 
 def _emitted(mutation: Mutation) -> Json:
@@ -112,6 +110,7 @@ class Climber:
         self.reasons: dict[str, str] = {}
         self.counts: dict[tuple[str, str], NodeCounts] = {}
         self.emitted: list[Mutation] = []
+        self.facts: set[str] = set()
 
     def operate(self, op: Mapping[str, Any]) -> list[Mutation]:
         match op["op"]:
@@ -142,6 +141,8 @@ class Climber:
     def fault(self, op: Mapping[str, Any]) -> list[Mutation]:
         node = op["node"]
         kind = self.types.get(node)
+        if kind is None:
+            self.facts.add("fault_of_removed_node")
         fault = Fault(
             "f", "i", op["tenant"], "main", node, FaultType(op["type"]), kind or "", 0.0,
             self.reasons.get(node, ""), op.get("detail", ""), episode="e",

@@ -184,19 +184,21 @@ def run_provisioners(case: Case) -> Run:
     facts: set[str] = set()
     for op in case.when:
         if op["op"] in ("provision", "deprovision"):
-            step, world = _route(op, claims)
+            step, world = _route(op, claims, {p["name"]: p for p in provisioners})
             actual |= step
             facts |= world.facts
     return Run(actual, facts)
 
 
-def _route(op: Json, claims: Claims) -> tuple[Json, World]:
+def _route(op: Json, claims: Claims, provisioners: Mapping[str, Json]) -> tuple[Json, World]:
     """Send the step that a node needs; ``routed_to`` is the domain that got it."""
     node = vectors.node(op["node"])
     world = World({"nodes": [op["node"]]}, claimed=sorted(claims.types))
     if op["op"] == "deprovision":
         world.declare({})
     world.actual = {node.id: Status.ABSENT if op["op"] == "provision" else Status.PRESENT}
+    scripted = provisioners.get(claims.domain_of(node.type) or "", {})
+    world.outcomes = {node.id: scripted.get("result", scripted.get("returns", "SUCCESS"))}
     cycle = world.run_cycle()
     outcome = cycle.outcomes[node.id]
     result = {**outcome, "kind": {"SUCCEEDED": "SUCCESS"}.get(outcome["kind"], outcome["kind"])}
@@ -245,9 +247,7 @@ class _Clockwork:
         return interval_for(node_type, self.declared, self.preferences)
 
     def run(self, case: Case) -> Run:
-        steps: list[Json] = []
-        for op in case.when:
-            steps.append(self.operate(op))
+        steps = [self.operate(op) for op in case.when]
         last = steps[-1] if steps else {}
         return Run({**last, "steps": steps, "returns": steps}, self.world.facts if self.world else set())
 

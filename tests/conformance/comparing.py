@@ -70,6 +70,8 @@ def _object(actual: Any, expected: Mapping[str, Any], path: str) -> Iterator[Mis
             yield from _words(actual.get(key.removesuffix("_has"), _MISSING), wanted, place)
         elif key == "before" and isinstance(wanted, list):
             yield from _before(actual.get("order", _MISSING), wanted, place)
+        elif key not in actual and wanted is None:
+            continue
         elif key in actual:
             yield from mismatches(actual[key], wanted, place, key)
             if exact and isinstance(wanted, Mapping) and set(actual[key]) != set(wanted):

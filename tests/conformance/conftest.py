@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -22,10 +21,10 @@ _KEY = pytest.StashKey[Results]()
 
 
 @pytest.fixture(scope="session")
-def results(request: pytest.FixtureRequest) -> Iterator[Results]:
+def results(request: pytest.FixtureRequest) -> Results:
     found = Results()
     request.config.stash[_KEY] = found
-    yield found
+    return found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -38,8 +38,8 @@ class Rule:
         A condition that asks for what the case does not have does not hold.
         """
         variables: dict[str, Any] = {
-            "file": case.file, "kind": case.kind, "name": case.name, "given": case.given, "when": case.when,
-            "then": case.then, "facts": sorted(facts),
+            "file": case.file, "kind": case.kind, "name": case.name, "given": whole(case.given),
+            "when": whole(case.when), "then": case.then, "facts": sorted(facts),
         }  # fmt: skip
         try:
             found = cel.evaluate(self.cases, variables)
@@ -57,6 +57,18 @@ class Rule:
         )
 
 
+def whole(given: Any) -> Any:
+    """What a vector gives, with all nodes written as objects with their type."""
+    if isinstance(given, list):
+        return [whole(g) for g in given]
+    if not isinstance(given, dict):
+        return given
+    out = {key: whole(value) for key, value in given.items()}
+    if isinstance(given.get("nodes"), list):
+        out["nodes"] = [{"type": "t", **({"id": n} if isinstance(n, str) else n)} for n in given["nodes"]]
+    return out
+
+
 def read_rules(path: Path = FILE) -> list[Rule]:
     """The rules of the file. Raises ValueError for one that is not complete, or a name used twice."""
     rules = [
@@ -68,9 +80,7 @@ def read_rules(path: Path = FILE) -> list[Rule]:
         raise ValueError(f"{path.name}: a rule's name is used twice")
     for rule in rules:
         if not rule.instead or not rule.decision.startswith("§"):
-            raise ValueError(
-                f"{path.name}: rule {rule.name!r} needs places and a decision that begins with its section"
-            )
+            raise ValueError(f"{path.name}: rule {rule.name!r} needs places, and a decision with its section in front")
         cel.compile(rule.cases)
     return rules
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from holdfast_model.errors import Claimed, Cycle, Dangling, Disagreement, HoldfastError, NotFound
+from holdfast_model.errors import Claimed, Cycle, Dangling, Disagreement, HoldfastError
+from holdfast_model.graph import NoSuchNode
 from holdfast_pipeline.wiring import LayerViolation
 
 from .comparing import Mismatch, mismatches
@@ -63,11 +64,8 @@ def judge(case: Case, adapter: Adapter | None, rules: Sequence[Rule]) -> Judged:
     if case.status != NORMATIVE:
         return Judged(case, Verdict.QUIRK, text)
     # A rule is about a case if the case asks for something of which the rule speaks.
-    about = tuple(
-        r.name
-        for r in rules
-        if r.is_about(case, run.facts) and any(r.covers(Mismatch(p, "")) for p in _asked(case.then))
-    )
+    asked = [Mismatch(place, "") for place in _asked(case.then)]
+    about = tuple(r.name for r in rules if r.is_about(case, run.facts) and any(r.covers(m) for m in asked))
     if not found:
         return Judged(case, Verdict.PASSED, about=about)
     explained = followed(rules, case, run.facts, found)
@@ -86,9 +84,9 @@ def _outcome(case: Case, adapter: Adapter) -> Run:
 
 def _asked(expected: Any, path: str = "") -> list[str]:
     """Every place of which a vector says something."""
-    items = (
-        expected.items() if isinstance(expected, dict) else enumerate(expected) if isinstance(expected, list) else ()
-    )
+    items: Iterable[tuple[Any, Any]] = enumerate(expected) if isinstance(expected, list) else ()
+    if isinstance(expected, dict):
+        items = expected.items()
     below = [p for key, value in items for p in _asked(value, f"{path}.{key}" if path else str(key))]
     return [path, *below] if path else below
 
@@ -110,8 +108,8 @@ def plain_error(error: HoldfastError) -> Json:
                 "dependency": error.dependency, "dependency_layer": error.dependency_layer.name,
                 "violation": error.violation,
             }  # fmt: skip
-        case NotFound():
-            return {"kind": "UNKNOWN_NODE"}
+        case NoSuchNode():
+            return {"kind": "UNKNOWN_NODE", "node": error.node}
         case _:
             return {"kind": error.code.upper(), "message": error.message}
 

@@ -263,7 +263,8 @@ class World:
                 break
             self.answer_looks()
             first = len(self.cycle.faults)
-            for sent in turn.dispatch:
+            # Nothing orders what is sent together: here removals happen to be carried out first.
+            for sent in sorted(turn.dispatch, key=lambda d: d.batch.steps[0].action is Action.PROVISION):
                 for step in sent.batch.steps:
                     self.cycle.calls.append(step.node)
                     self.reconciler.on_outcomes(self.now, [self.answer(step)])
@@ -367,7 +368,9 @@ class World:
             found = evaluate(Policy(f"p{i}", self.ask(script, fault)) for i, script in enumerate(self.policies))
             if found.failure is not None:
                 self.facts.add("policy_failed")
-            apply_all(self.graph, found.mutations)
+            _, dropped = apply_all(self.graph, found.mutations)
+            if dropped:
+                self.facts.add("mutation_dropped")
             self.graph.take_delta()
 
     def ask(self, script: Json, fault: Fault) -> Callable[[], list[Mutation]]:

@@ -20,6 +20,14 @@ from .rows import Declaration, Node, declare
 Edge = tuple[str, str]
 
 
+class NoSuchNode(NotFound):
+    """A mutation is aimed at a node that is not in the graph."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"node {node!r} is not in the graph")
+        self.node = node
+
+
 class Graph:
     """See the module. Every change counts as a version, also one that changes nothing.
 
@@ -132,13 +140,13 @@ class Graph:
         return self._next(above=above, below=below)
 
     def apply(self, mutation: Mutation) -> Graph:
-        """The graph after a mutation. Raises NotFound for an update of a node that is not there, Dangling or Cycle."""
+        """The graph after a mutation. Raises NoSuchNode (an update of a node that is not there), Dangling or Cycle."""
         match mutation:
             case AddNode(node=node):
                 return self.with_node(node)
             case UpdateNode(id=id, node=node):
                 if id not in self._nodes:
-                    raise NotFound(f"node {id!r} is not in the graph, so it cannot be updated")
+                    raise NoSuchNode(id)
                 return self.with_node(node)
             case RemoveNode(id=id):
                 return self.without_node(id)
