@@ -6,9 +6,11 @@ numbers of JSON keep every digit, keys that appear late are seen.
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import IO, Any, cast
 
 import msgspec
 import polars as pl
@@ -24,6 +26,11 @@ from .tables import Table, mapped
 ROW = "_row"
 TEXT_FORMATS = frozenset({"csv", "ndjson", "json"})
 _BATCH = 50_000
+LONGEST = 16 << 20
+"""Bytes of a line that is certainly taken."""
+_PIECE = 1 << 16
+_GZIP = b"\x1f\x8b"
+_MARK = b"\xef\xbb\xbf"  # of the byte order, as some tools put before UTF-8
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Raw])
 
@@ -39,6 +46,8 @@ def read(file: SourceFile, source: Source, *, lenient: bool = False) -> pl.LazyF
     dropped. Raises Unreadable (also while the frame is collected, as a polars error), Temporary for storage.
     """
     try:
+        if source.format in ("csv", "ndjson"):
+            _assert_lines(file)
         if source.format == "csv":
             return _csv(file, source, lenient)
         if source.format in ("ndjson", "json"):
@@ -62,6 +71,39 @@ def unreadable(error: BaseException, name: str) -> BaseException:
     """Unreadable for what a reader raised about the content, Temporary about the storage."""
     found = mapped(error, name)
     return Unreadable(str(found)) if isinstance(found, Permanent) else found
+
+
+def _assert_lines(file: SourceFile) -> None:
+    """Raise Unreadable for a line that no reader could hold. Looks only for one end of line in each stretch of
+    :data:`LONGEST` bytes, so lines up to twice as long may pass."""
+    if file.size <= LONGEST:
+        return
+    try:
+        with open(file.path, "rb", buffering=0) as f:
+            if f.read(2) == _GZIP:
+                return
+            for start in range(0, file.size - LONGEST, LONGEST):
+                f.seek(start)
+                seen = 0
+                while seen < LONGEST and (piece := f.read(_PIECE)):
+                    if b"\n" in piece:
+                        break
+                    seen += len(piece)
+                else:
+                    if seen >= LONGEST:
+                        line = 1 + _line_ends(f, start)
+                        raise Unreadable(f"{file.name}: line {line} is longer than {LONGEST >> 20} MB")
+    except OSError as e:
+        raise Temporary(f"{file.name!r} cannot be read: {os.strerror(e.errno or 0)}") from e
+
+
+def _line_ends(f: IO[bytes], until: int) -> int:
+    f.seek(0)
+    found = 0
+    while until > 0 and (piece := f.read(min(1 << 20, until))):
+        found += piece.count(b"\n")
+        until -= len(piece)
+    return found
 
 
 def _csv(file: SourceFile, source: Source, lenient: bool) -> pl.LazyFrame:
@@ -128,12 +170,14 @@ def _chunked(
 def _decoded(file: SourceFile, kind: str, lenient: bool) -> Iterator[tuple[int, dict[str, Raw]]]:
     """(row number, object) of every object in the file."""
     try:
-        with open(file.path, "rb") as f:
+        with _unpacked(file) as f:
             lines: Iterable[bytes | Raw] = f if kind == "ndjson" else _elements(f.read(), file.name)
             row = 0
             for line in lines:
                 if isinstance(line, bytes) and not line.strip():
                     continue
+                if row == 0 and isinstance(line, bytes):
+                    line = line.removeprefix(_MARK)
                 try:
                     found = _OBJECT.decode(line)
                 except (msgspec.DecodeError, UnicodeDecodeError) as e:
@@ -142,11 +186,21 @@ def _decoded(file: SourceFile, kind: str, lenient: bool) -> Iterator[tuple[int, 
                 else:
                     yield row, found
                 row += 1
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise Unreadable(f"{file.name}: cannot be unpacked: {e}") from e
     except OSError as e:
         raise Temporary(f"{file.name!r} cannot be read: {os.strerror(e.errno or 0)}") from e
 
 
+def _unpacked(file: SourceFile) -> IO[bytes]:
+    """The file's content, also of one that is packed by gzip, whatever its name."""
+    with open(file.path, "rb") as f:
+        packed = f.read(2) == _GZIP
+    return cast("IO[bytes]", gzip.open(file.path, "rb")) if packed else open(file.path, "rb")
+
+
 def _elements(content: bytes, name: str) -> list[Raw]:
+    content = content.removeprefix(_MARK)
     if not content.strip():
         return []
     try:

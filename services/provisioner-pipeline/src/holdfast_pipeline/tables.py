@@ -37,6 +37,7 @@ MAINTAINED = "holdfast_maintained"
 repeat and the version that they were made on."""
 
 _BATCH = 131_072
+_DAMAGED = re.compile(r"unexpected end of file|deflate|gzip|zstd", re.IGNORECASE)
 _UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\\x00-\x1f]")
 """What Delta's library misreads in a folder's path: it decodes ``%2F`` to ``/``, that is, opens another folder."""
 
@@ -263,6 +264,8 @@ def mapped(error: BaseException, name: str) -> BaseException:
     if isinstance(error, HoldfastError) or not isinstance(error, Exception):
         return error
     text = str(error).split("\n\nResolved plan", 1)[0].strip()
+    if isinstance(error, OSError) and error.errno is None and _DAMAGED.search(text):
+        return Permanent(f"{name}: cannot be unpacked: {text}")  # the content, not the storage
     if isinstance(error, OSError) or "os error" in text:
         return Temporary(f"{name}: storage cannot be read or written: {text}")
     if isinstance(error, pl.exceptions.PolarsError):
