@@ -43,6 +43,9 @@ lock: $(STAMP) ## resolve deploy/requirements again (needs a package index)
 bench-quick: $(STAMP) ## measure a graph of 100,000 nodes, one drift in it, 64 writers on one graph
 	@$(PY) -m tests.bench
 
+bench-pipeline: $(STAMP) ## measure a pipeline beside plain polars and deltalake (ROWS=10000000)
+	@$(PY) -m tests.bench.pipeline $(or $(ROWS),10000000)
+
 conformance: $(STAMP) ## run the conformance vectors (HOLDFAST_CONFORMANCE names their folder)
 	@$(PY) -m pytest -q tests/conformance
 
@@ -84,4 +87,4 @@ $(STAMP): deploy/requirements/dev.txt $(MEMBERS)
 	$$install --no-deps --no-build-isolation $(foreach m,$(MEMBERS),-e ./$(patsubst %/,%,$(dir $(m)))); \
 	touch $(STAMP)
 
-.PHONY: help demo up test check lock bench-quick conformance simulate images setup
+.PHONY: help demo up test check lock bench-quick bench-pipeline conformance simulate images setup
