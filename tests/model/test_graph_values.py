@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def operate(graph: Graph, name: str, one: str, two: str) -> tuple[Graph, str]:
 
 def is_path(path: tuple[str, ...], graph: Graph, closing: tuple[str, str]) -> bool:
     """Whether each node of a cycle depends on the next, but for the edge that was refused, with which it begins."""
-    steps = list(zip(path, path[1:], strict=False))
+    steps = list(pairwise(path))
     return path[0] == path[-1] and steps[0] == closing and all(e in graph.edges for e in steps[1:])
 
 
