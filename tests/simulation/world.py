@@ -165,6 +165,8 @@ class World:
         """Nothing goes wrong any more, people agree to everything, and what was given up is taken up again."""
         self.say("calm")
         self.chances, self.calm = Chances.none(), True
+        for node in ("", *(f"n{i}" for i in range(self.size))):
+            self.turn(lambda r, n=node: r.on_paused(self.now, False, n))
         for minute in range(20):
             self.at(minute * 5.0, self.decide_all)
         self.play(until + 400.0)
@@ -231,6 +233,7 @@ class World:
             rec.version = graph.version
             nodes, gone = graph.drain()
             rec.on_graph(self.now, in_order(nodes), in_order(gone))
+            self.redeclare()
 
     def redeclare(self) -> None:
         """Edges are no part of what a node is: what is as declared stands on what it declares now."""
@@ -500,7 +503,7 @@ class World:
         audit_load(self)
 
     def phases(self, nodes: Container[str]) -> dict[str, str]:
-        return {u.field: f"{u.phase} {shown(u.rec)}" for u in self.units() if u.id in nodes}
+        return {u.field: f"{u.phase} {u.blocker} {shown(u.rec)}" for u in self.units() if u.id in nodes}
 
 
 def in_order(found: Mapping[Any, Node | Tombstone | None]) -> dict[Any, Any]:

@@ -90,7 +90,7 @@ def _concluded(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None
 def _tried(rec: Record, flight: Flight) -> Record:
     """The attempt is over; another one at the same intention belongs to the same operation."""
     return _replace(
-        rec, operation=flight.operation, attempt=flight.attempt,
+        rec, operation=flight.operation, attempt=flight.attempt, unanswered="",
         intent=intent_of(flight.action, flight.digest, flight.token),
     )  # fmt: skip
 
@@ -152,6 +152,7 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
         "refused": "",
         "approval": None,
         "alone": False,
+        "unanswered": "",
     }
     if carried:
         fields["decision"] = None
@@ -231,6 +232,7 @@ def deadlines_due(core: Core) -> None:
                 _replace(
                     _tried(unit.rec, flight), uses=union(unit.rec.uses, flight.uses), status=Status.UNKNOWN,
                     reason="no_answer", detail="the step was not answered in time",
+                    unanswered=flight.digest if flight.action is Action.PROVISION else "",
                 ),
             )  # fmt: skip
             core.look(unit)

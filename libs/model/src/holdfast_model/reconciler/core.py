@@ -58,7 +58,6 @@ class Core:
         self.grave_types: dict[str, dict[str, None]] = {}  # id -> types of its graves
         self.mourners: dict[str, dict[Unit, None]] = {}  # id -> graves that wait for it
         self.former: dict[str, dict[Unit, None]] = {}  # id -> units made with it that no longer name it
-        self.contested: dict[Unit, None] = {}  # graves that wait for somebody who does not name them
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
         self.sent: dict[str, tuple[StepIntent, frozenset[str]]] = {}  # open batches, and whom they were sent for
@@ -165,7 +164,6 @@ class Core:
             del types[unit.type]
             if not types:
                 del self.grave_types[unit.id]
-            self.contested.pop(unit, None)
             self.mourn(unit, NO_NAMES)
         else:
             assert unit.node is not None

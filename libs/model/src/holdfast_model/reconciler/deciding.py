@@ -47,17 +47,17 @@ def _removed(core: Core, unit: Unit, last: str) -> Phase:
     rec = unit.rec
     if rec.status is _ABSENT:
         return Phase.FORGET
-    unit.blocker = comes_first(core, unit, last)
-    if unit.blocker:
-        return Phase.BLOCKED
     info = core.info(unit)
     if info is None:
         return Phase.NO_PROVISIONER
     if rec.status is None or rec.status is _UNKNOWN:
         if info.observes:
             return Phase.OBSERVING if info.live else Phase.NO_PROVISIONER
-        if not rec.operation:
+        if rec.status is None and not rec.operation:
             return Phase.FORGET
+    unit.blocker = comes_first(core, unit, last)
+    if unit.blocker:
+        return Phase.BLOCKED
     if _being_asked(core, unit):
         unit.blocker = unit.id
         return Phase.BLOCKED

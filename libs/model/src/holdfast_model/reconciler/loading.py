@@ -15,7 +15,7 @@ from .core import Core, union
 from .executing import build_step
 from .graphing import adopt
 from .records import Flight, GateState, Record, Unit, grave_field, grave_of
-from .removing import bury, fresh_added, fresh_removed
+from .removing import bury, fresh_added, fresh_removed, untangle
 from .turn import CloseIntent, ItemIntent, StepIntent
 
 REPORTED = "state:"
@@ -45,6 +45,7 @@ def load(
     for grave in unknown:
         if grave is not None:
             bury(core, grave)
+    untangle(core, core.graves.values())
     for field in records:
         key = grave_of(field)
         if (key not in core.graves) if key is not None else (field not in core.units):
@@ -108,6 +109,7 @@ def _resume(core: Core, batch: str, intent: StepIntent) -> None:
             carries,
         )  # fmt: skip
         core.set_flight(unit, flight)
+        unit.tick = 0  # it was sent before anything that happens now
         adopt(core, unit)
         if not set(uses) <= {*form.depends_on, *unit.rec.uses}:
             core.change(unit, uses=core.uses(unit))  # nothing else remembers what it was sent with

@@ -74,9 +74,9 @@ def observed(core: Core, unit: Unit, rec: Record, seen: Observation) -> Record:
         fields["released"] = seen.token
     elif rec.released is not None and status is not _DRIFTED:
         fields["released"] = None
-    if status is _PRESENT and not rec.digest:
-        # Was there before us, or an attempt that failed or was not answered made it: adopted as it is.
-        fields |= {"digest": form.digest, "uses": union(rec.uses, form.depends_on)}
+    if status is _PRESENT and (not rec.digest or rec.unanswered == form.digest):
+        # Was there before us, or an attempt made it that failed or was not answered: adopted as it is.
+        fields |= {"digest": form.digest, "uses": union(rec.uses, form.depends_on), "unanswered": "", "intent": ""}
     elif status is _ABSENT and not unit.flying:
         fields["uses"] = ()
     if seen.token != rec.token and rec.permanent:

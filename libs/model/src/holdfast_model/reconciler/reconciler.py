@@ -207,6 +207,15 @@ class Reconciler:
 
     # ---- turns
 
+    @property
+    def undecided(self) -> int:
+        """How many nodes there are to decide about, before anything is sent."""
+        return len(self.core.dirty)
+
+    def settle(self) -> None:
+        """Decide what may have changed. :meth:`finish` does it too; a host may have it done aside when it is much."""
+        self._settle()
+
     def finish(self, now: float, budget: Mapping[tuple[str, str], int]) -> Turn:
         """Decide everything that may have changed, send within ``budget``, and return the turn's commands."""
         core = self.core

@@ -112,6 +112,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     failed_at: tuple[float, ...] = ()  # when its latest attempts failed: poison
     released: str | None = None
     paused: bool = False
+    unanswered: str = ""  # the digest of a provision that was not answered in time
     alone: bool = False  # its batch was dead-lettered: send it by itself
     uses: tuple[str, ...] = ()  # what it was last provisioned against; kept up while it is not as declared
     users: tuple[str, ...] = ()  # of a removed node: who had been provisioned against it when it went

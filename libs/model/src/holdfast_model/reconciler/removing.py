@@ -6,6 +6,8 @@ of them stands in the way while it is there and not as declared now, or while it
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
 from holdfast_model.messages import Status
@@ -17,10 +19,10 @@ from .records import GateState, Record, Unit
 def fresh_removed(rec: Record) -> Record:
     """The record of a node that has just been removed: if it may be there though it is not known to be, look first."""
     asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
-    tried = (rec.operation or asked) and rec.status is not Status.PRESENT
+    tried = rec.operation and rec.status is not Status.PRESENT
     return Record(
-        type=rec.type, status=None if tried else rec.status, reason=rec.reason, detail=rec.detail, token=rec.token,
-        digest=rec.digest, operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs,
+        type=rec.type, status=Status.UNKNOWN if asked else None if tried else rec.status, reason=rec.reason,
+        detail=rec.detail, token=rec.token, digest=rec.digest, operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs,
         info=rec.info, round=rec.round + 1, paused=rec.paused, uses=rec.uses,
     )  # fmt: skip
 
@@ -40,6 +42,8 @@ def bury(core: Core, grave: Unit) -> None:
     tomb = grave.tomb
     names = dict.fromkeys((*grave.rec.users, *tomb.dependents))
     names.update((unit.id, None) for unit in core.former.get(tomb.id, ()))
+    if tomb.id in core.units:
+        names.update(core.units[tomb.id].below)
     users = tuple([n for n in names if n != tomb.id and _made_with(core, n, tomb.id)])
     if users != grave.rec.users:
         core.set_record(grave, msgspec.structs.replace(grave.rec, users=users))
@@ -47,8 +51,6 @@ def bury(core: Core, grave: Unit) -> None:
     grave.tick = core.ticks
     core.mourn(grave, dict.fromkeys(users))
     core.mark(grave)
-    for other in core.contested:  # what stood in their way may wait for them now
-        core.mark(other)
 
 
 def _made_with(core: Core, name: str, target: str) -> bool:
@@ -91,7 +93,6 @@ def comes_first(core: Core, grave: Unit, last: str) -> str:
     successor = core.units.get(grave.id)
     if successor is not None and not successor.current:
         return grave.id
-    core.contested.pop(grave, None)
     if last in grave.below and _in_the_way(core, grave, last):
         return last
     return next((name for name in grave.below if _in_the_way(core, grave, name)), "")
@@ -101,34 +102,51 @@ def _in_the_way(core: Core, grave: Unit, name: str) -> bool:
     unit = core.units.get(name)
     if unit is not None and not unit.current and grave.id in core.uses(unit):
         return True
-    for type in core.grave_types.get(name, ()):
-        other = core.graves[(name, type)]
-        assert other.tomb is not None
-        if grave.id not in other.rec.uses:
+    return any(grave.id in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
+
+
+def untangle(core: Core, graves: Iterable[Unit]) -> None:
+    """Things are made in an order that was declared once, and orders of different times may contradict each other.
+
+    Where removals would wait for each other for ever, what was declared last counts. Only what has just been buried
+    can have closed a circle.
+    """
+    while circle := _circle(core, graves):
+        pairs = list(zip(circle, (*circle[1:], circle[0]), strict=True))
+        waiting, awaited = min(pairs, key=lambda pair: _weight(core, *pair))
+        core.unmourn(waiting, awaited.id)
+
+
+def _weight(core: Core, waiting: Unit, awaited: Unit) -> int:
+    """How much it matters that one removal waits for another."""
+    assert awaited.tomb is not None
+    if waiting.id not in awaited.tomb.depends_on:
+        return 0  # it was made with it, but has not been declared to need it lately
+    other_forms = waiting.id in core.units or len(core.grave_types[waiting.id]) > 1
+    return 1 if other_forms else 2  # it may have meant another form of it
+
+
+def _circle(core: Core, graves: Iterable[Unit]) -> list[Unit]:
+    """Graves of which each waits for the next, and the last for the first; empty if there are none."""
+    done: set[Unit] = set()
+    for start in graves:
+        if start in done:
             continue
-        if grave.id not in other.tomb.depends_on:
-            # They were made in an order that was declared once. Orders of different times may contradict each other:
-            # then the declared one stands.
-            core.contested[grave] = None
-            if _waits_for(core, other, grave):
-                continue
-        return True
-    return False
+        path: dict[Unit, Iterator[Unit]] = {start: iter(_awaited(core, start))}
+        while path:
+            at = next(reversed(path))
+            other = next(path[at], None)
+            if other is None:
+                del path[at]
+                done.add(at)
+            elif other in path:
+                found = list(path)
+                return found[found.index(other) :]
+            elif other not in done:
+                path[other] = iter(_awaited(core, other))
+    return []
 
 
-def _waits_for(core: Core, start: Unit, goal: Unit) -> bool:
-    """Whether the removal of ``start`` has to wait, directly or not, for that of ``goal``."""
-    seen = {start}
-    stack = [start]
-    while stack:
-        grave = stack.pop()
-        for name in grave.below:
-            for type in core.grave_types.get(name, ()):
-                other = core.graves[(name, type)]
-                if other in seen or grave.id not in other.rec.uses:
-                    continue
-                if other is goal:
-                    return True
-                seen.add(other)
-                stack.append(other)
-    return False
+def _awaited(core: Core, grave: Unit) -> list[Unit]:
+    names, types, graves = grave.below, core.grave_types, core.graves
+    return [g for n in names for t in types.get(n, ()) if grave.id in (g := graves[(n, t)]).rec.uses]
