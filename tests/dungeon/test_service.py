@@ -137,19 +137,3 @@ async def test_a_service_killed_during_raids_loses_none_and_repeats_none(
 
     await eventually(stands, within=60)  # steps that the killed one had in hand are handed out again after 30 s
     assert [await world.times_built(REF, room) for room in ROOMS] == [2] * len(ROOMS)
-
-
-async def test_what_makes_no_sense_is_answered_and_changes_nothing(told: Watcher, world: World) -> None:
-    await publish(told, {"rooms": [{"id": "hall"}]})
-    await told.wait_for("graph.acme.lair.converged", within=30)
-
-    nobody = await ask(told, "rpc.domain.dungeon.raid", kind="kill")
-    nowhere = await ask(told, "rpc.domain.dungeon.raid", kind="destroy", target="attic")
-    strange = await ask(told, "rpc.domain.dungeon.raid", kind="befriend")
-    other = await ask(told, "rpc.domain.dungeon.raid", kind="destroy", target="hall", tenant="globex")
-    map = await ask(told, "rpc.domain.dungeon.map")
-
-    assert [reply["error"]["code"] for reply in (nobody, nowhere, strange, other)] == [
-        "illegal_state", "not_found", "invalid", "not_found",
-    ]  # fmt: skip
-    assert [thing["id"] for thing in map["things"]] == ["hall"]
