@@ -239,7 +239,7 @@ async def user(system: System, calm: Setting) -> AsyncIterator[User]:
 @pytest.fixture(scope="module")
 def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """Servers and processes that tests of one module kill and start again."""
-    yield from _setting(tmp_path_factory.mktemp("rough"))
+    yield from _setting(tmp_path_factory.mktemp("rough"), 2)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
