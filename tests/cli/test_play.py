@@ -101,8 +101,8 @@ async def test_without_the_service_the_game_says_how_to_start_it(peer: Peer, gam
 
 async def test_keys_raid_the_selected_node_and_what_falls_is_told(peer: Peer, game: Game) -> None:
     app = DungeonApp(game)
-    async with app.run_test(size=(120, 40)) as pilot:
-        # Given a map on the screen, with its first room selected
+    async with app.run_test(size=(120, 12)) as pilot:
+        # Given a map that is larger than the screen, with its first room selected
         await eventually(lambda: app.selected == "crypt")
 
         # When the next room is selected and raided

@@ -35,8 +35,9 @@ class DungeonApp(App[None]):
     #state { height: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("down,j", "select(1)", "next"),
-        Binding("up,i", "select(-1)", "previous"),
+        # Before the panes, which would scroll; these scroll by page keys and the mouse.
+        Binding("down,j", "select(1)", "next", priority=True),
+        Binding("up,i", "select(-1)", "previous", priority=True),
         Binding("d", "raid('destroy')", "destroy"),
         Binding("x", "raid('degrade')", "damage"),
         Binding("k", "raid('kill')", "kill"),
