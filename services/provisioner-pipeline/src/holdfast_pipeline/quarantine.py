@@ -72,6 +72,8 @@ class Judged:
     columns: list[str]
     failing: dict[str, str]
     rulings: list[RowRuling]
+    known: pl.DataFrame | None = None
+    """The bad rows as :meth:`bad` finds them, where they are few enough to be held."""
 
     @property
     def _bad(self) -> pl.Expr:
@@ -85,6 +87,8 @@ class Judged:
 
         A row one of whose failures was dropped is dropped; one with a failure nobody decided about is undecided.
         """
+        if self.known is not None:
+            return self.known.lazy()
         names: list[pl.Expr] = [pl.when(pl.col(flag)).then(pl.lit(name)) for name, flag in self.failing.items()]
         found = pl.concat_list(names).list.drop_nulls() if names else pl.lit([], dtype=FAILED_TYPE)
         if ERRORS_COLUMN in self.columns:
@@ -122,8 +126,8 @@ class Judged:
         )
 
     def totals(self) -> pl.LazyFrame:
-        """Per file and content: all rows."""
-        return self.rows.group_by("_file", "_sha").len("rows")
+        """Per file, with its content: all rows. A file's rows are all of one content."""
+        return self.rows.group_by("_file").agg(pl.col("_sha").first(), pl.len().alias("rows"))
 
     def statuses(self) -> pl.LazyFrame:
         """Per file: bad rows of each status."""

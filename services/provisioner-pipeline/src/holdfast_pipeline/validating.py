@@ -7,7 +7,7 @@ and says whether the stage is held; while it is, no new good version is publishe
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -44,6 +44,8 @@ RETRY = "holdfast_retry"
 
 HELD, PASSED = "held", "passed"
 _SHOWN = 20
+_HELD = 200_000
+"""Bad rows that are held in memory while the rest is judged."""
 _DECISIONS = {"accept-rows": "accept", "drop-rows": "drop"}
 
 
@@ -85,10 +87,11 @@ def provision(context: Context, spec: ValidatorSpec) -> StageResult:
             known = ", ".join([*_DECISIONS, "retry"])
             raise Permanent(f"{decision.outcome!r} is no decision about quarantined rows; choose one of {known}")
     asked = _asked(context, spec, state, retry)
+    checked: Judged | None = None
     if state.bad is None or state.bad.key != asked.key:
-        state = _judge(context, spec, state, asked)
+        state, checked = _judge(context, spec, state, asked)
     if not state.held and (state.good is None or state.good.key != asked.key):
-        state = _publish(context, spec, state, asked)
+        state = _publish(context, spec, state, asked, checked)
     return StageResult(_observed(context, state, _asked(context, spec, state).key))
 
 
@@ -204,13 +207,13 @@ def _number(check: Check, dtype: pl.DataType) -> pl.Expr:
     return pl.lit(int(number)) if number == int(number) else pl.lit(float(number))
 
 
-def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) -> _State:
-    """Compute the quarantine and commit it with the verdict."""
+def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) -> tuple[_State, Judged]:
+    """Compute the quarantine and commit it with the verdict. What was found out on the way is used to publish."""
     try:
         checked = _checked(asked.rows, spec, state.rulings)
     except Exception as e:
         raise mapped(e, context.task.node) from e
-    files = _shares(context, checked)
+    checked, files = _shares(context, checked)
     breached = [f for f in files if f.breaches(spec.quality_threshold)]
     names = [f.file for f in breached]
     text = ""
@@ -234,13 +237,17 @@ def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) 
     bad = checked.quarantined(names).select(*columns, FAILED, STATUS, BREACH)
     state.folder.claim()
     table = write(context, state.folder.side(QUARANTINE), state.bad, bad, meta)
-    return _State(state.folder, state.good, table, state.rulings)
+    return _State(state.folder, state.good, table, state.rulings), checked
 
 
-def _shares(context: Context, checked: Judged) -> list[FileShare]:
+def _shares(context: Context, checked: Judged) -> tuple[Judged, list[FileShare]]:
+    """How good each file is. Bad rows that are few are kept: then the table is read once for all of it."""
     try:
-        asked = [checked.totals(), checked.statuses(), checked.failures()]
-        totals, statuses, failed = pl.collect_all(asked, engine="streaming")
+        totals, bad = pl.collect_all([checked.totals(), checked.bad().head(_HELD + 1)], engine="streaming")
+        if bad.height <= _HELD:
+            checked = replace(checked, known=bad)
+        del bad
+        statuses, failed = pl.collect_all([checked.statuses(), checked.failures()], engine="streaming")
     except (Exception, pl.exceptions.PanicException) as e:
         raise mapped(e, context.task.node) from e
     checks: dict[str, dict[str, int]] = {}
@@ -249,15 +256,16 @@ def _shares(context: Context, checked: Judged) -> list[FileShare]:
     found = {(file, status): rows for file, status, rows in statuses.select("_file", STATUS, "rows").iter_rows()}
     files = []
     for file, sha, rows in totals.select("_file", "_sha", "rows").sort("_file").iter_rows():
-        bad, accepted, dropped = (found.get((file, s), 0) for s in (UNDECIDED, ACCEPTED, DROPPED))
-        good = rows - bad - accepted - dropped
-        files.append(FileShare(file, sha, good, bad, accepted, dropped, checks.get(file, {})))
-    return files
+        rows_bad, accepted, dropped = (found.get((file, s), 0) for s in (UNDECIDED, ACCEPTED, DROPPED))
+        good = rows - rows_bad - accepted - dropped
+        files.append(FileShare(file, sha, good, rows_bad, accepted, dropped, checks.get(file, {})))
+    return checked, files
 
 
-def _publish(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) -> _State:
+def _publish(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked, checked: Judged | None) -> _State:
     try:
-        good = layout(_checked(asked.rows, spec, state.rulings).published())
+        checked = checked if checked is not None else _checked(asked.rows, spec, state.rulings)
+        good = layout(checked.published())
     except Exception as e:
         raise mapped(e, context.task.node) from e
     info = json.loads(state.bad.commit.get("holdfast_info", "{}")) if state.bad is not None else {}
