@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -67,7 +66,7 @@ async def test_a_killed_service_changes_nothing_in_the_end(
 
     # When a service is killed in the middle and started again, and once more a little later
     await rough_system[name].restart(kill=True)
-    await asyncio.sleep(0.2)
+    await eventually(lambda: victim.stepped()["readings-tidy"], within=TROUBLED)
     await rough_system[name].restart(kill=True)
 
     # Then all is as if nothing had been

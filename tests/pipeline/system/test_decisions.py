@@ -34,19 +34,20 @@ async def test_a_misfit_is_held_until_decided_and_silver_waits(system: System, u
     item = await user.item("human-review-reading-fields")
 
     # Then the good one is in Bronze, nothing of the other is, and Silver has not moved
-    assert {o["name"] for o in item["permittedOutcomes"]} >= {"accept", "reject"}
+    assert item["permittedOutcomes"] == ["accept", "reject"]
     seqs = user.tables().seqs("bronze", "readings-raw")
     assert 500 in seqs
     assert 400 not in seqs
     assert user.tables().commits()["silver/readings-tidy"] == silver
 
-    # When a person maps it, everything goes on once, with both files
+    # When a person maps it, everything goes on, with both files
     mark = len(user.steps)
     await user.decide(item, "accept", rename={"liters": "litres"})
     wanted = wells.by_district(wells.good_readings(wells.bronze_readings(user.data, {"liters": "litres"})))
     await user.converged(right=lambda: user.tables().report_is(wanted))
     assert user.stepped(since=mark)["reading-fields"] == 1
-    assert user.tables().commits()["silver/readings-tidy"] == silver + 1
+    # Once for the good file and the accepted one, or for one after the other.
+    assert user.tables().commits()["silver/readings-tidy"] - silver in (1, 2)
 
     # And the review went without a step or a question, and the decision is used up: another misfit asks again
     assert reviews_in(await user.nodes()) == set()
@@ -180,12 +181,13 @@ async def test_a_stage_that_keeps_failing_is_reviewed_then_asked_about(system: S
     assert user.stepped("mend", since=mark) == {"district-report": 1}
     assert len(user.heard("workitem.created", "mend")) == asked
 
-    # When the other is given up, it stays as it is, and nothing tries it any more
+    # When the other is given up, it stays as it is, and new data does not make anybody try it again
     await user.decide(items["leave"], "give-up")
-    await user.until("district-report", "failed", "leave")
-    mark = len(user.steps)
-    await user.ask("planner", "reconcile", graph="leave")
-    await asyncio.sleep(3)  # longer than a pause between looks
+    await user.until("district-report", "refused", "leave")
+    mark, before = len(user.steps), user.tables("leave").commits()["gold/by-district"]
+    wells.put_readings(user.data, "c", wells.readings(300, 10))
+    await eventually(lambda: user.tables("leave").commits()["gold/by-district"] > before, within=20)
+    await user.until("by-district", "present", "leave")
     assert user.stepped("leave", since=mark)["district-report"] == 0
     assert len(user.heard("workitem.created", "leave")) == 1
 
