@@ -27,6 +27,8 @@ log = logging.getLogger("holdfast.planner")
 ACTOR = "planner"
 _MAX_REQUEST = 4_000_000
 _ITEM_TIMEOUT = 5.0
+_LOOKS_AT_ONCE = 8
+"""Requests of one graph to observers. What is seen first is worked on while the rest is looked at."""
 _PAUSES = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _observed = msgspec.json.Decoder(ObserveReply).decode
 _created = msgspec.json.Decoder(CreateReply).decode
@@ -42,6 +44,7 @@ class Effects:
         self._tools = tools
         self._tasks: set[asyncio.Task[None]] = set()
         self._items: dict[str, asyncio.Task[None]] = {}
+        self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
     async def stop(self) -> None:
         tasks = list(self._tasks)
@@ -88,8 +91,9 @@ class Effects:
 
     async def _observe(self, look: Look) -> None:
         seen: dict[str, Observation] = {}
-        for part in _portions(look.nodes):
-            seen |= await self._ask(look, part)
+        async with self._looking:
+            for part in _portions(look.nodes):
+                seen |= await self._ask(look, part)
         self._host.observed(look, seen)
 
     async def _ask(self, look: Look, items: list[ObserveItem]) -> dict[str, Observation]:

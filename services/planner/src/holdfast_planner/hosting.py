@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -46,9 +47,12 @@ from .writing import Forget, MovedOnError, decode_intent, turn_cmds
 
 log = logging.getLogger("holdfast.planner")
 
+T = TypeVar("T")
 Input = Callable[[Reconciler, float], object]
 _record = msgspec.json.Decoder(Record).decode
 _RETRY = 0.25
+_LARGE = 5000
+"""From so many nodes on the reconciler works in a thread, so that everybody else's turns go on."""
 _INBOX_PAGE = 500
 _NOTHING = (None, b"deleted")  # never admitted, or gone
 
@@ -215,6 +219,7 @@ class HostedGraph:
             records.update((field, _record(raw)) for field, raw in page.items())
         await store.refresh(ref)
         graph.drain()
+        nodes, gone, version = dict(graph.nodes), list(graph.gone.values()), graph.version
         settings = Settings(
             start_within=tools.settings.start_within,
             grace=tools.settings.grace,
@@ -224,13 +229,14 @@ class HostedGraph:
         reconciler = Reconciler(ref, incarnation, self.epoch, tools.new_id, settings)
         now = tools.clock()
         reconciler.on_catalog(now, tools.catalog.infos)
-        reconciler.load(
-            now, graph.nodes, graph.gone.values(), records, todo,
+        load = partial(
+            reconciler.load, now, nodes, gone, records, todo,
             counter=int(meta.get("counter", b"0")),
             paused=meta.get("paused") == b"1",
             converged=meta.get("status") == b"converged",
         )  # fmt: skip
-        reconciler.version = graph.version
+        await _aside(len(nodes) + len(records), load)
+        reconciler.version = version
         reconciler.deleting = meta.get("status") == b"deleting"
         reconciler.deleted = meta.get("status") in _NOTHING
         self.reconciler = reconciler
@@ -261,10 +267,11 @@ class HostedGraph:
             inputs += await self._patiently(self._look_for_news)
         while True:
             now = tools.clock()
-            self._take_graph(reconciler, now)
+            await self._take_graph(reconciler, now)
             for feed in inputs:
                 feed(reconciler, now)
             reconciler.on_time(now)
+            await _aside(reconciler.undecided, reconciler.settle)
             turn = reconciler.finish(now, self._room)
             try:
                 if turn.writes or turn.served or self._done:
@@ -321,7 +328,7 @@ class HostedGraph:
         if found[1] is not None:
             reconciler.core.incarnation = found[1].decode()
 
-    def _take_graph(self, reconciler: Reconciler, now: float) -> None:
+    async def _take_graph(self, reconciler: Reconciler, now: float) -> None:
         assert self._feed is not None
         graph: DesiredGraph = self._feed.graph
         self._feed.take()
@@ -329,13 +336,13 @@ class HostedGraph:
             return
         nodes, gone = graph.drain()
         reconciler.version = graph.version
-        reconciler.on_graph(now, nodes, gone)
+        await _aside(len(nodes) + len(gone), partial(reconciler.on_graph, now, nodes, gone))
 
     async def _commit(self, reconciler: Reconciler, turn: Turn) -> None:
         tools, ref = self._tools, self.ref
         served = [tag for tag in turn.served if tag in self._unserved]
         summary = self._summarise(reconciler)
-        cmds = turn_cmds(ref, turn, [*self._done, *served], summary)
+        cmds = await _aside(len(turn.rows), partial(turn_cmds, ref, turn, [*self._done, *served], summary))
         turn_id = tools.new_id()
         if not turn.forget and not cmds:
             return
@@ -403,3 +410,8 @@ class HostedGraph:
     def kick_relay(self) -> None:
         """Another process put events into the outbox."""
         self._relay.kick()
+
+
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """What takes long is done in a thread. Only its own turns change a reconciler, and they wait for this."""
+    return await asyncio.to_thread(work) if size >= _LARGE else work()

@@ -35,8 +35,9 @@ def graph_row(reconciler: Reconciler, status: str, version: int) -> dict[str, An
 
 
 def units_of(reconciler: Reconciler) -> Iterable[Unit]:
-    yield from reconciler.core.units.values()
-    yield from reconciler.core.graves.values()
+    # Copied, because a large change is entered by a thread meanwhile.
+    yield from list(reconciler.core.units.values())
+    yield from list(reconciler.core.graves.values())
 
 
 def node_row(reconciler: Reconciler, unit: Unit) -> dict[str, Any]:
