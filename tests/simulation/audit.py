@@ -38,6 +38,7 @@ def audit(world: World) -> None:
     same("unmet", {i: u.unmet for i, u in core.units.items()}, _unmet(core))
     same("by_type", _members(core.by_type), _grouped(units, lambda u: [u.type]))
     same("grave_types", {i: set(t) for i, t in core.grave_types.items()}, _pairs(core.graves))
+    same("unsorted", list(core.unsorted), [])
     same("former", _members(core.former), _grouped(units, _former))
     same("mourners", _members(core.mourners), _grouped(core.graves.values(), lambda g: list(g.below)))
     same("reviews", {k: set(v) for k, v in core.reviews.items()}, _reviews(core))

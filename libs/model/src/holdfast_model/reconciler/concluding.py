@@ -62,6 +62,9 @@ def _touched(core: Core, unit: Unit, seen: Observation | None) -> None:
 
 def _concluded(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
     core.wave["steps"] += 1
+    if out.outcome is not Outcome.EXPIRED:  # counted as in events of the reference: what was tried, not what succeeded
+        core.wave["removals" if flight.action is Action.DEPROVISION else "additions"] += 1
+        core.wave["faults"] += out.outcome in (Outcome.FAILED, Outcome.REJECTED)
     match out.outcome:
         case Outcome.SUCCEEDED:
             if flight.action is Action.DEPROVISION:
@@ -90,13 +93,12 @@ def _concluded(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None
 def _tried(rec: Record, flight: Flight) -> Record:
     """The attempt is over; another one at the same intention belongs to the same operation."""
     return _replace(
-        rec, operation=flight.operation, attempt=flight.attempt, unanswered="",
+        rec, operation=flight.operation, attempt=flight.attempt, unanswered="", doubted=False,
         intent=intent_of(flight.action, flight.digest, flight.token),
     )  # fmt: skip
 
 
 def _removed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
-    core.wave["removals"] += 1
     seen = out.observation or Observation(Status.ABSENT)
     absent = seen.status is Status.ABSENT
     failures = 0 if absent else unit.rec.failures + 1  # it says so, but it is there: no reason to hurry
@@ -121,7 +123,6 @@ def _reviewed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
         later = {"failures": failures, "next_try": core.now + pause}
         core.set_record(unit, _replace(tried, status=Status.ABSENT, reason=seen.reason, **later))
         return
-    core.wave["additions"] += 1
     core.set_record(
         unit,
         _replace(
@@ -133,7 +134,6 @@ def _reviewed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
 
 
 def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
-    core.wave["additions"] += 1
     rec = unit.rec
     seen = out.observation or Observation(_PRESENT, outputs=out.outputs)
     carried = bool(flight.carries) and identity(rec.decision) == flight.carries
@@ -153,6 +153,7 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
         "approval": None,
         "alone": False,
         "unanswered": "",
+        "doubted": False,
     }
     if carried:
         fields["decision"] = None
@@ -166,12 +167,12 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
     if out.outputs is not None and new.outputs is None:
         new = _replace(new, outputs=out.outputs)
     core.set_record(unit, new)
+    if new.hold and new.decision is None:
+        reopen_reviews(core, unit)
     if core.graves and unit.node is not None:
         renewed(core, unit)
     if seen.status is not _PRESENT:
         after_observation(core, unit, seen)
-    if new.hold:
-        reopen_reviews(core, unit)
     if unit.below:
         info = core.info(unit)
         if info is not None and info.cascade and unit.node is not None:
@@ -233,6 +234,7 @@ def deadlines_due(core: Core) -> None:
                     _tried(unit.rec, flight), uses=union(unit.rec.uses, flight.uses), status=Status.UNKNOWN,
                     reason="no_answer", detail="the step was not answered in time",
                     unanswered=flight.digest if flight.action is Action.PROVISION else "",
+                    doubted=bool(flight.carries) and identity(unit.rec.decision) == flight.carries,
                 ),
             )  # fmt: skip
             core.look(unit)

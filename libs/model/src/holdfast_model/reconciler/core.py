@@ -57,6 +57,8 @@ class Core:
         self.graves: dict[tuple[str, str], Unit] = {}
         self.grave_types: dict[str, dict[str, None]] = {}  # id -> types of its graves
         self.mourners: dict[str, dict[Unit, None]] = {}  # id -> graves that wait for it
+        self.odd: dict[Unit, None] = {}  # graves that may wait for others in an order declared at another time
+        self.unsorted: dict[Unit, None] = {}  # graves of which it has just become known that they are there
         self.former: dict[str, dict[Unit, None]] = {}  # id -> units made with it that no longer name it
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
@@ -164,6 +166,8 @@ class Core:
             del types[unit.type]
             if not types:
                 del self.grave_types[unit.id]
+            self.odd.pop(unit, None)
+            self.unsorted.pop(unit, None)
             self.mourn(unit, NO_NAMES)
         else:
             assert unit.node is not None
@@ -240,7 +244,7 @@ class Core:
         """Replace a record; dependents and waiting removals learn of it when the node's currency changed."""
         self.undo.note(unit)
         old = unit.rec
-        if unit.current and rec.uses is old.uses:
+        if unit.current and rec.uses is old.uses and rec.digest == old.digest:
             assert unit.node is not None
             if rec.uses != unit.node.depends_on and rec.status is not Status.ABSENT:
                 rec = msgspec.structs.replace(rec, uses=unit.node.depends_on)
@@ -510,10 +514,9 @@ class Core:
         fault = Fault(
             id or self.new_id(), self.incarnation, self.ref.tenant, self.ref.graph, unit.id, type, unit.type, self.now,
             reason=reason, detail=detail, permanent=permanent, attempt=attempt, operation=rec.operation,
-            digest=unit.form.digest, episode=episode, context=context,
+            digest=unit.form.digest, episode=episode, parent=parent_of(unit) or "", context=context,
         )  # fmt: skip
         self.turn.faults.append(fault)
-        self.wave["faults"] += 1
         return episode
 
 
@@ -538,3 +541,8 @@ def review_spec(node: Node) -> dict[str, object]:
     """The spec of a built-in review node."""
     spec = msgspec.json.decode(node.spec)
     return spec if isinstance(spec, dict) else {}
+
+
+def parent_of(unit: Unit) -> str | None:
+    """The first node that a desired one depends on, as events name it."""
+    return unit.node.depends_on[0] if unit.node is not None and unit.node.depends_on else None

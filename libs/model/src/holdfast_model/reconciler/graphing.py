@@ -13,7 +13,7 @@ from holdfast_model.rows import Node, Tombstone
 from . import gating
 from .core import Core, review_spec, union
 from .records import GateState, Record, Unit
-from .removing import bury, forgotten, fresh_added, fresh_removed, untangle
+from .removing import bury, forgotten, fresh_added, fresh_removed, note_odd
 
 _replace = msgspec.structs.replace
 
@@ -43,7 +43,6 @@ def on_graph(core: Core, nodes: Mapping[str, Node | None], gone: Mapping[tuple[s
             core.mark(core.units[name])
     for grave in buried:
         bury(core, grave)
-    untangle(core, buried)
     for key in moved:
         if key not in core.graves and (key[0] not in core.units or core.units[key[0]].type != key[1]):
             core.strike(*key)
@@ -109,6 +108,8 @@ def _added(
             unit.below = below[id]
         if id in flights:
             adopt(core, unit)
+        for type in core.grave_types.get(id, ()):
+            note_odd(core, core.graves[(id, type)])
         if rec is not None:
             core.write(id, unit.rec)
             core.look(unit)
@@ -178,7 +179,8 @@ def _respecified(core: Core, unit: Unit) -> None:
     asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
     core.change(
         unit, status=None if asked else rec.status, hold=False, hold_digest="", released=None, decision=None,
-        permanent="", refused="", next_try=0.0, approval=None, gate=None, quarantined_until=0.0, heals=(), failed_at=(), failures=0, error="", error_reason="",
-        round=rec.round + 1, raised=(), episode=f"e{core.next_number()}" if rec.episode else "",
+        doubted=False, permanent="", refused="", next_try=0.0, approval=None, gate=None, quarantined_until=0.0,
+        heals=(), failed_at=(), failures=0, error="", error_reason="", round=rec.round + 1, raised=(),
+        episode=f"e{core.next_number()}" if rec.episode else "",
     )  # fmt: skip
     core.look(unit)

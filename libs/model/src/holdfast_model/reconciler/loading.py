@@ -15,7 +15,7 @@ from .core import Core, union
 from .executing import build_step
 from .graphing import adopt
 from .records import Flight, GateState, Record, Unit, grave_field, grave_of
-from .removing import bury, fresh_added, fresh_removed, untangle
+from .removing import bury, fresh_added, fresh_removed, note_odd
 from .turn import CloseIntent, ItemIntent, StepIntent
 
 REPORTED = "state:"
@@ -45,7 +45,9 @@ def load(
     for grave in unknown:
         if grave is not None:
             bury(core, grave)
-    untangle(core, core.graves.values())
+    for grave in core.graves.values():
+        core.unsorted[grave] = None
+        note_odd(core, grave)
     for field in records:
         key = grave_of(field)
         if (key not in core.graves) if key is not None else (field not in core.units):

@@ -11,10 +11,11 @@ import msgspec
 from holdfast_model.events import Family, FaultType
 from holdfast_model.messages import WORK_REASONS, Observation, ObserveItem, Status
 
-from .core import Core, union
+from .core import Core, parent_of, union
 from .failing import quarantine
 from .records import Phase, Record, Unit
 from .removing import gone
+from .reviewing import reopen_reviews
 from .turn import Look
 
 _ABSENT, _PRESENT, _DRIFTED, _UNKNOWN = Status.ABSENT, Status.PRESENT, Status.DRIFTED, Status.UNKNOWN
@@ -32,8 +33,12 @@ def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[
         core.set_record(unit, absent, write=False)
         return
     new = observed(core, unit, rec, seen)
+    if unit.tomb is not None and new.status is not rec.status:
+        core.unsorted[unit] = None
     if new is not rec:
         core.set_record(unit, new if request is None else _replace(new, request=request))
+        if new.hold and not rec.hold and new.decision is None:
+            reopen_reviews(core, unit)
     if seen.status is not _PRESENT:
         after_observation(core, unit, seen)
     elif rec is new:
@@ -79,6 +84,8 @@ def observed(core: Core, unit: Unit, rec: Record, seen: Observation) -> Record:
         fields |= {"digest": form.digest, "uses": union(rec.uses, form.depends_on), "unanswered": "", "intent": ""}
     elif status is _ABSENT and not unit.flying:
         fields["uses"] = ()
+    if rec.doubted and seen.token != rec.token:  # it did something: perhaps all that the decision was for
+        fields |= {"decision": None, "doubted": False}
     if seen.token != rec.token and rec.permanent:
         fields |= {"permanent": "", "next_try": 0.0}  # the world changed: worth another attempt
     return _replace(rec, **fields)
@@ -129,7 +136,7 @@ def _tell_drift(core: Core, unit: Unit, seen: Observation) -> None:
         "detail": seen.detail,
         "hold": unit.rec.hold,
     }
-    core.emit(Family.NODE, "drifted", {**data, "parentNodeId": None}, unit.id)
+    core.emit(Family.NODE, "drifted", {**data, "parentNodeId": parent_of(unit)}, unit.id)
 
 
 def _stop_livelock(core: Core, unit: Unit) -> None:

@@ -16,7 +16,7 @@ from holdfast_model.messages import Observation, StepBatch, StepOutcome
 from holdfast_model.names import AI_REVIEW, GraphRef
 from holdfast_model.rows import Node, Tombstone
 
-from . import concluding, executing, gating, graphing, loading, observing, reviewing, telling, undoing
+from . import concluding, executing, gating, graphing, loading, observing, removing, reviewing, telling, undoing
 from .core import Core
 from .deciding import decide
 from .gating import Ended
@@ -239,6 +239,8 @@ class Reconciler:
 
     def _settle(self) -> None:
         core = self.core
+        if core.unsorted:
+            removing.untangle(core)
         while core.dirty:
             batch, core.dirty = core.dirty, {}
             for unit in batch:

@@ -112,6 +112,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     failed_at: tuple[float, ...] = ()  # when its latest attempts failed: poison
     released: str | None = None
     paused: bool = False
+    doubted: bool = False  # ... and its decision went along: nobody knows whether it was used
     unanswered: str = ""  # the digest of a provision that was not answered in time
     alone: bool = False  # its batch was dead-lettered: send it by itself
     uses: tuple[str, ...] = ()  # what it was last provisioned against; kept up while it is not as declared

@@ -20,10 +20,11 @@ def fresh_removed(rec: Record) -> Record:
     """The record of a node that has just been removed: if it may be there though it is not known to be, look first."""
     asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
     tried = rec.operation and rec.status is not Status.PRESENT
+    status = Status.UNKNOWN if asked else None if tried else rec.status
     return Record(
-        type=rec.type, status=Status.UNKNOWN if asked else None if tried else rec.status, reason=rec.reason,
-        detail=rec.detail, token=rec.token, digest=rec.digest, operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs,
-        info=rec.info, round=rec.round + 1, paused=rec.paused, uses=rec.uses,
+        type=rec.type, status=status, reason=rec.reason, detail=rec.detail, token=rec.token, digest=rec.digest,
+        operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs, info=rec.info,
+        round=rec.round + 1, paused=rec.paused, uses=rec.uses,
     )  # fmt: skip
 
 
@@ -51,6 +52,19 @@ def bury(core: Core, grave: Unit) -> None:
     grave.tick = core.ticks
     core.mourn(grave, dict.fromkeys(users))
     core.mark(grave)
+    core.unsorted[grave] = None
+    note_odd(core, grave)
+
+
+def note_odd(core: Core, grave: Unit) -> None:
+    """Orders of different times may contradict each other where something was made with what it declares no longer, or
+    where a node has had several forms."""
+    assert grave.tomb is not None
+    forms = [core.graves[(grave.id, t)] for t in core.grave_types[grave.id]]
+    if len(forms) > 1 or grave.id in core.units:
+        core.odd.update(dict.fromkeys(forms))
+    elif any(target not in grave.tomb.depends_on for target in grave.rec.uses):
+        core.odd[grave] = None
 
 
 def _made_with(core: Core, name: str, target: str) -> bool:
@@ -105,13 +119,13 @@ def _in_the_way(core: Core, grave: Unit, name: str) -> bool:
     return any(grave.id in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
 
 
-def untangle(core: Core, graves: Iterable[Unit]) -> None:
-    """Things are made in an order that was declared once, and orders of different times may contradict each other.
+def untangle(core: Core) -> None:
+    """Where removals would wait for each other for ever, what was declared last counts.
 
-    Where removals would wait for each other for ever, what was declared last counts. Only what has just been buried
-    can have closed a circle.
+    Only graves that have just been buried, or been seen to be there, can have closed a circle.
     """
-    while circle := _circle(core, graves):
+    graves, core.unsorted = core.unsorted, {}
+    while core.odd and (circle := _circle(core, graves)):
         pairs = list(zip(circle, (*circle[1:], circle[0]), strict=True))
         waiting, awaited = min(pairs, key=lambda pair: _weight(core, *pair))
         core.unmourn(waiting, awaited.id)
@@ -130,7 +144,7 @@ def _circle(core: Core, graves: Iterable[Unit]) -> list[Unit]:
     """Graves of which each waits for the next, and the last for the first; empty if there are none."""
     done: set[Unit] = set()
     for start in graves:
-        if start in done:
+        if start in done or not _there(core, start):
             continue
         path: dict[Unit, Iterator[Unit]] = {start: iter(_awaited(core, start))}
         while path:
@@ -148,5 +162,14 @@ def _circle(core: Core, graves: Iterable[Unit]) -> list[Unit]:
 
 
 def _awaited(core: Core, grave: Unit) -> list[Unit]:
+    """The graves of things that are there, for whose removal this one waits."""
     names, types, graves = grave.below, core.grave_types, core.graves
-    return [g for n in names for t in types.get(n, ()) if grave.id in (g := graves[(n, t)]).rec.uses]
+    found = [g for n in names for t in types.get(n, ()) if grave.id in (g := graves[(n, t)]).rec.uses]
+    return [g for g in found if _there(core, g)]
+
+
+def _there(core: Core, grave: Unit) -> bool:
+    if grave.rec.status in (None, Status.UNKNOWN):
+        info = core.info(grave)
+        return info is not None and not info.observes
+    return grave.rec.status is not Status.ABSENT

@@ -69,7 +69,7 @@ def decide_target(core: Core, review: Unit, decision: Decision) -> None:
         core.change(target, refused=target.form.digest, decision=None)
         return
     decision = msgspec.structs.replace(decision, reason=target.rec.reason or decision.reason)
-    clear(core, target, refused="", decision=decision, decided=target.form.digest)
+    clear(core, target, refused="", decision=decision, decided=target.form.digest, doubted=False)
 
 
 def target_of(core: Core, review: Unit) -> tuple[Unit | None, dict[str, object]]:
@@ -89,7 +89,9 @@ def reopen_reviews(core: Core, target: Unit) -> None:
     for name in tuple(core.reviews.get(target.id, ())):
         review = core.units[name]
         gate = review.rec.gate
-        if review.type == HUMAN_REVIEW and gate is not None and gate.state is GateState.PASSED:
+        if review.type != HUMAN_REVIEW or gate is None or gate.state is not GateState.PASSED:
+            continue
+        if target.rec.refused != target.form.digest and _still_about(target, target_of(core, review)[1]):
             rec = review.rec
             core.set_record(review, Record(type=rec.type, status=Status.ABSENT, round=rec.round + 1, paused=rec.paused))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast_model.events import Family, FaultType
 
-from .core import Core
+from .core import Core, parent_of
 from .gating import no_longer_needed
 from .records import Phase, Unit
 
@@ -21,7 +21,7 @@ def well_again(core: Core, unit: Unit) -> None:
         no_longer_needed(core, unit)
     if rec.episode and not unit.suspect:
         data = {"node": unit.id, "nodeType": unit.type, "episode": rec.episode, "failures": rec.failures}
-        core.emit(Family.NODE, "recovered", {**data, "parentNodeId": None}, unit.id)
+        core.emit(Family.NODE, "recovered", {**data, "parentNodeId": parent_of(unit)}, unit.id)
         livelocked = len(rec.heals) >= core.settings.livelock_heals
         core.change(
             unit,
