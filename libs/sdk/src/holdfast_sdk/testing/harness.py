@@ -69,7 +69,7 @@ class Harness:
         Raises NotFound, or IllegalState for an item that is not open or an outcome it does not offer.
         """
         item = self.workitem(id)
-        if item.outcomes and outcome not in item.outcomes:
+        if outcome and item.outcomes and outcome not in item.outcomes:
             raise IllegalState(f"{item.id} offers {', '.join(item.outcomes)}, not {outcome!r}")
         await self._end(item, "COMPLETED", outcome, note, data, by)
 
