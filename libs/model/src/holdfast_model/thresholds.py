@@ -116,9 +116,7 @@ class FaultCounts:
 
     reset = remove
 
-    def evict(
-        self, namespace: str, tenant: str, retained: Collection[str], *, graph: str = DEFAULT_GRAPH
-    ) -> None:
+    def evict(self, namespace: str, tenant: str, retained: Collection[str], *, graph: str = DEFAULT_GRAPH) -> None:
         """Forget the counts of one namespace for all nodes but ``retained``."""
         for node in self._others(tenant, graph, retained):
             self.remove(namespace, tenant, node, graph=graph)
@@ -193,9 +191,7 @@ class ThresholdPolicy:
         self.fault_types = frozenset(fault_types)
         if not self.fault_types:
             problems.append(Problem("/fault_types", "a threshold policy needs fault types"))
-        problems += [
-            Problem("/fault_types", f"unknown fault type {t!r}") for t in sorted(self.fault_types - known)
-        ]
+        problems += [Problem("/fault_types", f"unknown fault type {t!r}") for t in sorted(self.fault_types - known)]
         if action is None:
             problems.append(Problem("/action", "a threshold policy needs an action"))
         if threshold < 1:

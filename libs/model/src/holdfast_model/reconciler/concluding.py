@@ -11,8 +11,9 @@ from holdfast_model.events import FaultType
 from holdfast_model.messages import Action, Observation, Outcome, Status, StepOutcome
 from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES
 
-from .core import Core, union
+from .core import Core
 from .executing import identity, intent_of
+from .facts import union
 from .failing import backoff, failed
 from .gating import ask_approval
 from .observing import after_observation, apply_observation, observed, outdate

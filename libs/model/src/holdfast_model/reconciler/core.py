@@ -14,34 +14,23 @@ from typing import TypeVar
 
 import msgspec
 
-from holdfast_model.events import Event, Family, Fault, FaultType
 from holdfast_model.messages import Status
 from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES, GraphRef
 from holdfast_model.rows import Node, Tombstone
 
+from .facts import review_spec, union
+from .queues import Queue
 from .records import NO_NAMES, Flight, Phase, Record, Unit
 from .turn import Settings, StepIntent, Turn, TypeInfo
 from .undoing import Undo
+from .voice import Voice
 
 _BUILT_IN = TypeInfo("", "", True, 0.0, 60.0, 1, observes=False, cascade=False)
 _PRESENT, _READY = Status.PRESENT, Phase.READY
 _T = TypeVar("_T", str, Unit)
 
 
-class Queue:
-    """Ready units of one step queue: urgent ones (heals, decisions) before bulk, each in order of arrival."""
-
-    __slots__ = ("bulk", "urgent")
-
-    def __init__(self) -> None:
-        self.urgent: dict[Unit, None] = {}
-        self.bulk: dict[Unit, None] = {}
-
-    def __len__(self) -> int:
-        return len(self.urgent) + len(self.bulk)
-
-
-class Core:
+class Core(Voice):
     """State of one graph's reconciler; see the module. ``new_id`` gives ids that were never used before."""
 
     def __init__(
@@ -470,55 +459,6 @@ class Core:
             unit.timer_at = when
             heapq.heappush(self.timers, (when, unit.id, unit.type if unit.tomb else ""))
 
-    # ---- telling
-
-    def todo(self, field: str, intent: object) -> None:
-        """Write (None: delete) an intent with this turn."""
-        self.turn.todo[field] = intent  # type: ignore[assignment]
-        if self.undo.keeping:
-            self.undo.kept_todo[field] = intent  # type: ignore[assignment]
-
-    def emit(self, family: Family, name: str, data: dict[str, object], node: str = "") -> None:
-        self.turn.events.append(
-            Event(self.new_id(), family, name, self.ref.tenant, self.ref.graph, self.now, data, node=node)
-        )
-
-    def next_number(self) -> int:
-        """The next operation number of this graph: never reused, also not after deletion."""
-        self.counter += 1
-        self.turn.meta["counter"] = str(self.counter)
-        return self.counter
-
-    def fault(
-        self,
-        unit: Unit,
-        type: FaultType,
-        reason: str,
-        detail: str,
-        *,
-        id: str = "",
-        permanent: bool = False,
-        attempt: int = 0,
-    ) -> str:
-        """Raise a fault, opening the node's episode if none is open; returns the episode."""
-        rec = unit.rec
-        episode = rec.episode or f"e{self.next_number()}"
-        if not rec.episode:
-            self.change(unit, episode=episode)
-        context: dict[str, object] = {
-            "failures": rec.failures,
-            "status": rec.status.value if rec.status else None,
-        }
-        if rec.info:
-            context["info"] = rec.info
-        fault = Fault(
-            id or self.new_id(), self.incarnation, self.ref.tenant, self.ref.graph, unit.id, type, unit.type, self.now,
-            reason=reason, detail=detail, permanent=permanent, attempt=attempt, operation=rec.operation,
-            digest=unit.form.digest, episode=episode, parent=parent_of(unit) or "", context=context,
-        )  # fmt: skip
-        self.turn.faults.append(fault)
-        return episode
-
 
 def _discard(index: dict[str, dict[_T, None]], key: str, value: _T) -> None:
     found = index.get(key)
@@ -526,23 +466,3 @@ def _discard(index: dict[str, dict[_T, None]], key: str, value: _T) -> None:
         found.pop(value, None)
         if not found:
             del index[key]
-
-
-def union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
-    """Both without repetition; the very same object where the second adds nothing."""
-    if first is second or not second:
-        return first
-    if not first:
-        return second
-    return first if set(second) <= set(first) else tuple(dict.fromkeys((*first, *second)))
-
-
-def review_spec(node: Node) -> dict[str, object]:
-    """The spec of a built-in review node."""
-    spec = msgspec.json.decode(node.spec)
-    return spec if isinstance(spec, dict) else {}
-
-
-def parent_of(unit: Unit) -> str | None:
-    """The first node that a desired one depends on, as events name it."""
-    return unit.node.depends_on[0] if unit.node is not None and unit.node.depends_on else None

@@ -9,8 +9,9 @@ from itertools import islice
 from holdfast_model.messages import Action, Approval, Decision, Step, StepBatch
 from holdfast_model.names import AI_REVIEW
 
-from .core import Core, Queue
+from .core import Core
 from .deciding import decide
+from .queues import Queue
 from .records import Flight, GateState, Phase, Unit
 from .turn import Dispatch, StepIntent
 

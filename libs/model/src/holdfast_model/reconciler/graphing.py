@@ -11,8 +11,9 @@ from holdfast_model.names import BUILT_IN_TYPES
 from holdfast_model.rows import Node, Tombstone
 
 from . import gating
-from .core import Core, review_spec, union
-from .records import GateState, Record, Unit
+from .core import Core
+from .facts import review_spec, union
+from .records import GateState, Record, Unit, reported
 from .removing import bury, forgotten, fresh_added, fresh_removed, note_odd
 
 _replace = msgspec.structs.replace
@@ -180,7 +181,7 @@ def _respecified(core: Core, unit: Unit) -> None:
     core.change(
         unit, status=None if asked else rec.status, hold=False, hold_digest="", released=None, decision=None,
         doubted=False, permanent="", refused="", next_try=0.0, approval=None, gate=None, quarantined_until=0.0,
-        heals=(), failed_at=(), failures=0, error="", error_reason="", round=rec.round + 1, raised=(),
+        heals=(), failed_at=(), failures=0, error="", error_reason="", round=rec.round + 1, raised=reported(rec.raised),
         episode=f"e{core.next_number()}" if rec.episode else "",
     )  # fmt: skip
     core.look(unit)

@@ -11,15 +11,13 @@ from holdfast_model.messages import Action, Status, Step, StepBatch
 from holdfast_model.rows import Node, Tombstone
 
 from . import gating
-from .core import Core, union
+from .core import Core
 from .executing import build_step
+from .facts import union
 from .graphing import adopt
-from .records import Flight, GateState, Record, Unit, grave_field, grave_of
+from .records import REPORTED, Flight, GateState, Record, Unit, grave_field, grave_of
 from .removing import bury, fresh_added, fresh_removed, note_odd
 from .turn import CloseIntent, ItemIntent, StepIntent
-
-REPORTED = "state:"
-"""Kinds of told faults that somebody outside reported: their nodes are looked at before they count as recovered."""
 
 
 def load(

@@ -11,7 +11,8 @@ import msgspec
 from holdfast_model.events import Family, FaultType
 from holdfast_model.messages import WORK_REASONS, Observation, ObserveItem, Status
 
-from .core import Core, parent_of, union
+from .core import Core
+from .facts import parent_of, union
 from .failing import quarantine
 from .records import Phase, Record, Unit
 from .removing import gone

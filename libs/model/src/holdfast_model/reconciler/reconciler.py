@@ -20,8 +20,7 @@ from . import concluding, executing, gating, graphing, loading, observing, remov
 from .core import Core
 from .deciding import decide
 from .gating import Ended
-from .loading import REPORTED
-from .records import GateState, Phase, Record, Unit
+from .records import REPORTED, GateState, Phase, Record, Unit, reported
 from .turn import CloseIntent, ItemIntent, Look, Settings, StepIntent, Turn, TypeInfo
 from .undoing import Undo
 
@@ -150,7 +149,7 @@ class Reconciler:
         core.fault(unit, FaultType(fault.upper()), "reported", detail, id=f"state-{event}")
         raised = unit.rec.raised
         known = [k for k in raised if not k.startswith(REPORTED)]
-        latest = [k for k in raised if k.startswith(REPORTED)][1 - _REPORTS_KEPT :]
+        latest = reported(raised)[1 - _REPORTS_KEPT :]
         core.change(unit, raised=(*known, *latest, kind))
         unit.suspect = True
         core.look(unit)

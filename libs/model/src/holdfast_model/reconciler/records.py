@@ -119,6 +119,15 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     users: tuple[str, ...] = ()  # of a removed node: who had been provisioned against it when it went
 
 
+REPORTED = "state:"
+"""Kinds of told faults that somebody outside reported, followed by the event's id."""
+
+
+def reported(raised: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the told faults that were reported. They outlive episodes: an event that comes again says nothing."""
+    return tuple([kind for kind in raised if kind.startswith(REPORTED)]) if raised else raised
+
+
 class Flight(msgspec.Struct, frozen=True, gc=False):
     """The one step of a node that has been sent and not yet answered. ``carries``: the decision that went along."""
 

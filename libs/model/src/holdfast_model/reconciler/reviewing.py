@@ -7,7 +7,8 @@ import msgspec
 from holdfast_model.messages import Decision, Observation, Status
 from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW
 
-from .core import Core, review_spec
+from .core import Core
+from .facts import review_spec
 from .records import Gate, GateState, Record, Unit
 from .turn import ItemIntent
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from holdfast_model.events import Family, FaultType
 
-from .core import Core, parent_of
+from .core import Core
+from .facts import parent_of
 from .gating import no_longer_needed
-from .records import Phase, Unit
+from .records import Phase, Unit, reported
 
 NOBODY = "no_provisioner"
 STUCK = frozenset({Phase.FAILED, Phase.HELD, Phase.WAITING, Phase.REFUSED, Phase.QUARANTINED, Phase.BACKOFF})
@@ -26,7 +27,7 @@ def well_again(core: Core, unit: Unit) -> None:
         core.change(
             unit,
             episode="",
-            raised=(),
+            raised=reported(rec.raised),
             failures=0,
             error="",
             error_reason="",
