@@ -51,8 +51,8 @@ class Outside:
 
     world: World
     things: dict[Key, Thing] = field(default_factory=dict)
-    disturbed: set[str] = field(default_factory=set)
-    """Nodes that changed, or were said to have, since their last step: beliefs about them may be out of date."""
+    disturbed: set[Key] = field(default_factory=set)
+    """Things that changed, or were said to have, since their last step: beliefs about them may be out of date."""
     running: dict[str, tuple[int, int]] = field(default_factory=dict)
     highest: dict[str, tuple[int, int]] = field(default_factory=dict)
     answers: dict[str, StepOutcome] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Outside:
         world.say(f"effect {step.action} {step.node} op{step.operation}.{step.attempt} {step.digest[:4]}")
         if step.decision is not None:
             self._use_decision(step)
-        self.disturbed.discard(step.node)
+        self.disturbed.discard(key)
         if step.action is Action.DEPROVISION:
             self.things.pop(key, None)
             return
@@ -208,7 +208,7 @@ class Outside:
         wanted = world.disk.graph.nodes.get(node)
         if wanted is None or wanted.type != type:
             return ()
-        self.disturbed.add(node)
+        self.disturbed.add((node, type))
         return (Touch(node, self.see((node, type), wanted.digest) if world.dice.random() < 0.5 else None),)
 
     # ---- accidents
@@ -220,7 +220,7 @@ class Outside:
         if not keys:
             return None
         key = dice.choice(keys)
-        self.disturbed.add(key[0])
+        self.disturbed.add(key)
         thing = self.things[key]
         if key[1] == HOLD and dice.random() < 0.8:
             thing.broken = dice.choice(("odd", "strange"))

@@ -11,7 +11,7 @@ from holdfast_model.mutations import AddNode, RemoveNode, declaration
 from holdfast_model.names import BUILT_IN_TYPES
 from holdfast_model.reconciler import CloseIntent, Ended, ItemIntent
 
-from .outside import Thing
+from .outside import PERSONAL, Thing
 
 if TYPE_CHECKING:
     from .world import World
@@ -99,7 +99,7 @@ class People:
         """A person does what a gate is for, where no provisioner does it afterwards."""
         world, payload = self.world, item.intent.payload
         node, type = item.intent.node, item.intent.type
-        if type in BUILT_IN_TYPES or world.catalog_info(type).after_human:
+        if type in BUILT_IN_TYPES or type == PERSONAL:
             return
         if item.intent.request not in world.reconciler.core.gates:
             return  # nobody waits for it any more; its item is about to be closed

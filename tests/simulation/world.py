@@ -108,6 +108,7 @@ class World:
         self.sequence = 0
         self.ids = 0
         self.turns = 0
+        self.reports: dict[str, str] = {}  # entries of the inbox that report a fault
         self.alarm = 0.0
         self.trace: list[str] = []
         self.told: Counter[tuple[str, ...]] = Counter()
@@ -194,9 +195,6 @@ class World:
         self.ids += 1
         return f"i{self.ids}"
 
-    def catalog_info(self, type: str) -> TypeInfo:
-        return self.catalog[type]
-
     def boot(self) -> Reconciler:
         disk = self.disk
         disk.epoch += 1
@@ -209,8 +207,8 @@ class World:
                     self.send(lambda b=batch: self.outside.receive(b))
             else:
                 self.people.carry_out(intent)
-        for tag, nodes in disk.inbox.items():
-            rec.on_wake(self.now, nodes, tag)
+        for tag in list(disk.inbox):
+            self.report(rec, tag)
         self.at(0.01, self.tick)
         return rec
 
@@ -356,7 +354,7 @@ class World:
             self.fail(f"{node} is sent before its dependency {target}")
         wanted = self.disk.graph.nodes[target]
         thing = self.outside.things.get((target, wanted.type))
-        if target in self.outside.disturbed:
+        if (target, wanted.type) in self.outside.disturbed:
             return
         if thing is None or thing.digest != wanted.digest:
             self.fail(f"{node} is sent, but its dependency {target} is not there: {thing}")
@@ -378,7 +376,8 @@ class World:
                 self.turn(lambda r: r.on_observed(self.now, look, seen))
 
         def answer() -> None:
-            if not self.catalog[look.type].live:
+            info = self.catalog.get(look.type)
+            if info is None or not info.live:
                 return
             seen = {i.node: self.outside.see((i.node, look.type), i.digest) for i in look.nodes}
             if self.dice.random() < self.chances.lose:
@@ -397,6 +396,10 @@ class World:
     def publish(self) -> None:
         """A new version of the blueprint: nodes come, go, change their spec, their type or their dependencies."""
         dice = self.dice
+        if dice.random() < 0.05:
+            self.say("delete")
+            self.mutate(self.disk.graph.clear)
+            return
         chosen = [i for i in range(self.size) if dice.random() < 0.7]
         if dice.random() < 0.4:
             dice.shuffle(chosen)
@@ -425,7 +428,16 @@ class World:
         key = self.outside.accident()
         if key is not None and self.dice.random() < 0.7:
             self.disk.inbox[tag := self.new_id()] = [key[0]]
-            self.turn(lambda r: r.on_wake(self.now, [key[0]], tag))
+            if self.dice.random() < 0.5:
+                self.reports[tag] = "NODE_DESTROYED"
+            self.turn(lambda r: self.report(r, tag))
+
+    def report(self, rec: Reconciler, tag: str) -> None:
+        """What somebody outside says has happened to a node."""
+        for node in self.disk.inbox.get(tag, ()):
+            if tag in self.reports:
+                rec.on_reported(self.now, node, self.reports[tag], "gone", tag)
+            rec.on_wake(self.now, [node], tag)
 
     def pause(self) -> None:
         self.say("pause")
@@ -445,11 +457,14 @@ class World:
         """A domain is away for a while; for a moment, nobody may even know its type."""
         type = self.dice.choice((FOREIGN, HEAL, OTHER))
         self.say(f"the domain of {type} goes")
-        self.change_catalog(type, False)
-        self.at(self.dice.uniform(5, 60), lambda: self.change_catalog(type, True))
+        unknown = self.dice.random() < 0.3
+        self.change_catalog(type, None if unknown else _with(CATALOG[type], live=False))
+        self.at(self.dice.uniform(5, 60), lambda: self.change_catalog(type, CATALOG[type]))
 
-    def change_catalog(self, type: str, live: bool) -> None:
-        self.catalog = {**self.catalog, type: _with(CATALOG[type], live=live)}
+    def change_catalog(self, type: str, info: TypeInfo | None) -> None:
+        self.catalog = {t: i for t, i in self.catalog.items() if t != type}
+        if info is not None:
+            self.catalog[type] = info
         self.turn(lambda r: r.on_catalog(self.now, dict(self.catalog)))
 
     # ---- what must hold

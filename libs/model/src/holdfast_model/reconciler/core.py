@@ -349,7 +349,8 @@ class Core(Voice):
         return flight
 
     def take_flight(self, node: str) -> bool:
-        """Forget a flight; True if it was the last of its batch."""
+        """Forget a flight; True if it was the last of its batch. The caller sets the unit's record next: before that,
+        nobody knows how it is."""
         unit, flight = self.flights.pop(node)
         unit.flying = False
         batch = self.batches[flight.batch]
@@ -359,7 +360,6 @@ class Core(Voice):
             self.sent.pop(flight.batch, None)
         if self.knows(unit):
             self.dirty[unit] = None
-            self.refresh(unit)
         other = self.units.get(node)
         if other is not None:
             self.dirty[other] = None
