@@ -205,11 +205,11 @@ class Outside:
         if not keys:
             return ()
         node, type = world.dice.choice(keys)
-        wanted = world.disk.graph.nodes.get(node)
-        if wanted is None or wanted.type != type:
+        unit = world.reconciler.core.units.get(node)
+        if unit is None or unit.type != type:
             return ()
         self.disturbed.add((node, type))
-        return (Touch(node, self.see((node, type), wanted.digest) if world.dice.random() < 0.5 else None),)
+        return (Touch(node, self.see((node, type), unit.form.digest) if world.dice.random() < 0.5 else None),)
 
     # ---- accidents
 

@@ -250,6 +250,7 @@ class World:
         rec = self.reconciler
         self.take_graph()
         feed(rec)
+        rec.on_time(self.now)
         done = rec.finish(self.now, BUDGET)
         while self.dice.random() < self.chances.lose_turn:
             self.say("the turn loses its compare-and-set")
@@ -258,6 +259,7 @@ class World:
                 self.publish()
             self.take_graph()
             feed(rec)
+            rec.on_time(self.now)
             done = rec.finish(self.now, BUDGET)
         self.commit(rec, done)
         if self.turns % 8 == 0 and self.reconciler is rec:

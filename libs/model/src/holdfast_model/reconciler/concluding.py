@@ -33,7 +33,7 @@ def on_outcomes(core: Core, outcomes: Iterable[StepOutcome]) -> int:
     Everything that outcomes ``touch`` is applied before anything is decided anew, so that no dependent slips through.
     """
     counted = 0
-    touches: list[tuple[str, Observation | None]] = []
+    touches: list[tuple[str, Observation | None, int]] = []
     for out in outcomes:
         flown = core.flights.get(out.node)
         if flown is None or flown[1].operation != out.operation or flown[1].attempt != out.attempt:
@@ -43,11 +43,11 @@ def on_outcomes(core: Core, outcomes: Iterable[StepOutcome]) -> int:
         if not core.knows(flown[0]):  # a review that went while it was answered
             continue
         _concluded(core, flown[0], flight, out)
-        touches += [(t.node, t.observation) for t in out.touch]
-    for name, seen in touches:
+        touches += [(t.node, t.observation, flight.order) for t in out.touch]
+    for name, seen, order in touches:
         unit = core.units.get(name)
         if unit is not None:
-            _touched(core, unit, seen)
+            _touched(core, unit, seen if order > unit.tick else None)  # or it may have seen an earlier form
     return counted
 
 
@@ -171,7 +171,7 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
     if new.hold and new.decision is None:
         reopen_reviews(core, unit)
     if core.graves and unit.node is not None:
-        renewed(core, unit)
+        renewed(core, unit, flight)
     if seen.status is not _PRESENT:
         after_observation(core, unit, seen)
     if unit.below:

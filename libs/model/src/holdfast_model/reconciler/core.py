@@ -48,6 +48,7 @@ class Core(Voice):
         self.mourners: dict[str, dict[Unit, None]] = {}  # id -> graves that wait for it
         self.odd: dict[Unit, None] = {}  # graves that may wait for others in an order declared at another time
         self.unsorted: dict[Unit, None] = {}  # graves of which it has just become known that they are there
+        self.cuts: dict[Unit, dict[str, None]] = {}  # graves -> whose removal they do not wait for, to end a circle
         self.former: dict[str, dict[Unit, None]] = {}  # id -> units made with it that no longer name it
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
@@ -62,7 +63,7 @@ class Core(Voice):
         self.paused = False
         self.counter = 0
         self.request_number = 0
-        self.ticks = 0
+        self.ticks = 0  # counts what happens: units that come to be, steps that are sent
         self.to_look: dict[str, dict[Unit, None]] = {}
         self.doubtful: dict[Unit, None] = {}  # what they are made from has changed; how they are is about to be seen
         self.wakes: dict[str, set[str]] = {}  # tag -> nodes whose observation is still to come
@@ -116,6 +117,11 @@ class Core(Voice):
         self.grave_types.setdefault(unit.id, {})[unit.type] = None
         return self._entered(unit)
 
+    def next_tick(self) -> int:
+        """A place in the order of things."""
+        self.ticks += 1
+        return self.ticks
+
     def _entered(self, unit: Unit) -> Unit:
         members = self.by_type.get(unit.type)
         if members is None:
@@ -156,6 +162,10 @@ class Core(Voice):
             if not types:
                 del self.grave_types[unit.id]
             self.odd.pop(unit, None)
+            self.cuts.pop(unit, None)
+            for grave in self.mourners.get(unit.id, ()):
+                if grave in self.cuts:
+                    self.cuts[grave].pop(unit.id, None)
             self.unsorted.pop(unit, None)
             self.mourn(unit, NO_NAMES)
         else:
@@ -306,9 +316,6 @@ class Core(Voice):
         self.undo.note_flight(unit.id)
         unit.min_request = self.request_number
         unit.asked = 0
-        if unit.node is not None:
-            self.ticks += 1
-            unit.tick = self.ticks
         self.put_flight(unit, flight)
 
     def put_flight(self, unit: Unit, flight: Flight) -> None:

@@ -90,7 +90,7 @@ def _flight(core: Core, unit: Unit, batch: str, deadline: float) -> Flight:
         operation, attempt = core.next_number(), 1
     return Flight(
         batch, action, operation, attempt, unit.type, form.digest, rec.token, deadline, core.now,
-        form.depends_on if action is _PROVISION else (), identity(rec.decision),
+        form.depends_on if action is _PROVISION else (), identity(rec.decision), core.next_tick(),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from . import gating
 from .core import Core
 from .facts import review_spec, union
 from .records import GateState, Record, Unit, reported
-from .removing import bury, forgotten, fresh_added, fresh_removed, note_odd
+from .removing import bury, forgotten, fresh_removed, note_odd, revived
 
 _replace = msgspec.structs.replace
 
@@ -101,17 +101,15 @@ def _added(
         if node is None or id in units:
             continue
         fresh.add(id)
-        rec = moved.get((id, node.type))
-        if rec is not None and rec.status is None and not rec.operation:
-            rec = None  # nothing was ever known of it
-        unit = core.add_unit(node, core.blank(node.type)[0] if rec is None else fresh_added(rec))
+        unit = core.add_unit(node, revived(core, node.type, moved.get((id, node.type))))
+        unit.tick = core.next_tick()
         if id in below:
             unit.below = below[id]
         if id in flights:
             adopt(core, unit)
         for type in core.grave_types.get(id, ()):
             note_odd(core, core.graves[(id, type)])
-        if rec is not None:
+        if unit.rec not in core.blank(node.type):
             core.write(id, unit.rec)
             core.look(unit)
     return fresh
@@ -172,6 +170,7 @@ def _retarget(core: Core, review: Unit, old: Node, node: Node) -> None:
 
 def _respecified(core: Core, unit: Unit) -> None:
     """A new digest ends what was decided, refused or failed for the old one, and is looked at first."""
+    unit.tick = core.next_tick()
     gating.close_all(core, unit, "the node changed")
     rec = unit.rec
     if rec in core.blank(unit.type):

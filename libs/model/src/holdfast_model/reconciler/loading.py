@@ -16,7 +16,7 @@ from .executing import build_step
 from .facts import union
 from .graphing import adopt
 from .records import REPORTED, Flight, GateState, Record, Unit, grave_field, grave_of
-from .removing import bury, fresh_added, fresh_removed, note_odd
+from .removing import bury, fresh_removed, note_odd, revived
 from .turn import CloseIntent, ItemIntent, StepIntent
 
 
@@ -59,9 +59,8 @@ def _record(core: Core, node: Node, records: Mapping[str, Record]) -> Record:
     if rec is not None and rec.type == node.type:
         return rec
     # The owner fell before it could write what a change meant: this form may have been removed before.
-    buried = records.get(grave_field(node.id, node.type))
-    fresh = core.blank(node.type)[0] if buried is None else fresh_added(buried)
-    if buried is not None:
+    fresh = revived(core, node.type, records.get(grave_field(node.id, node.type)))
+    if fresh not in core.blank(node.type):
         core.write(node.id, fresh)
     elif rec is not None:
         core.write(node.id, None)
@@ -109,7 +108,6 @@ def _resume(core: Core, batch: str, intent: StepIntent) -> None:
             carries,
         )  # fmt: skip
         core.set_flight(unit, flight)
-        unit.tick = 0  # it was sent before anything that happens now
         adopt(core, unit)
         if not set(uses) <= {*form.depends_on, *unit.rec.uses}:
             core.change(unit, uses=core.uses(unit))  # nothing else remembers what it was sent with

@@ -129,7 +129,11 @@ def reported(raised: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Flight(msgspec.Struct, frozen=True, gc=False):
-    """The one step of a node that has been sent and not yet answered. ``carries``: the decision that went along."""
+    """The one step of a node that has been sent and not yet answered.
+
+    ``carries``: the decision that went along; ``order``: when it was sent, in the order of things (0 = by an earlier
+    owner).
+    """
 
     batch: str
     action: Action
@@ -142,6 +146,7 @@ class Flight(msgspec.Struct, frozen=True, gc=False):
     since: float
     uses: tuple[str, ...] = ()
     carries: str = ""
+    order: int = 0
 
 
 NO_NAMES: Mapping[str, None] = MappingProxyType({})
@@ -182,7 +187,7 @@ class Unit:
         self.suspect = False  # somebody reported a fault: not recovered before it has been looked at
         self.urgent = False
         self.tick = 0
-        """When its last step was sent or, for a grave, when it was buried: in the order of things, not in time."""
+        """When this form of it came to be: in the order of things, not in time. 0 = before this owner's time."""
         self.timer_at = 0.0
         self.blocker = ""
 

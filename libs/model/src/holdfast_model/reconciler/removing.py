@@ -13,7 +13,7 @@ import msgspec
 from holdfast_model.messages import Status
 
 from .core import Core
-from .records import GateState, Record, Unit
+from .records import Flight, GateState, Record, Unit
 
 
 def fresh_removed(rec: Record) -> Record:
@@ -28,8 +28,10 @@ def fresh_removed(rec: Record) -> Record:
     )  # fmt: skip
 
 
-def fresh_added(rec: Record) -> Record:
-    """The record of a node that is wanted again: what is there stays known, what was decided or failed is over."""
+def revived(core: Core, type: str, rec: Record | None) -> Record:
+    """The record of a node that is wanted (again): what is known of it stays, what was decided or failed is over."""
+    if rec is None or (rec.status is None and not rec.operation):
+        return core.blank(type)[0]  # nothing was ever known of it
     return Record(
         type=rec.type, status=rec.status, reason=rec.reason, detail=rec.detail, token=rec.token, digest=rec.digest,
         operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs, info=rec.info,
@@ -48,8 +50,7 @@ def bury(core: Core, grave: Unit) -> None:
     users = tuple([n for n in names if n != tomb.id and _made_with(core, n, tomb.id)])
     if users != grave.rec.users:
         core.set_record(grave, msgspec.structs.replace(grave.rec, users=users))
-    core.ticks += 1
-    grave.tick = core.ticks
+    grave.tick = core.next_tick()
     core.mourn(grave, dict.fromkeys(users))
     core.mark(grave)
     core.unsorted[grave] = None
@@ -74,9 +75,9 @@ def _made_with(core: Core, name: str, target: str) -> bool:
     return any(target in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
 
 
-def renewed(core: Core, unit: Unit) -> None:
+def renewed(core: Core, unit: Unit, flight: Flight) -> None:
     """A node was made anew: it is in the way of no removal that was pending when the step was sent."""
-    _released(core, unit, [g for g in core.mourners.get(unit.id, ()) if unit.tick > g.tick])
+    _released(core, unit, [g for g in core.mourners.get(unit.id, ()) if flight.order > g.tick])
 
 
 def gone(core: Core, unit: Unit) -> None:
@@ -116,6 +117,8 @@ def _in_the_way(core: Core, grave: Unit, name: str) -> bool:
     unit = core.units.get(name)
     if unit is not None and not unit.current and grave.id in core.uses(unit):
         return True
+    if name in core.cuts.get(grave, ()):
+        return False
     return any(grave.id in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
 
 
@@ -128,7 +131,8 @@ def untangle(core: Core) -> None:
     while core.odd and (circle := _circle(core, graves)):
         pairs = list(zip(circle, (*circle[1:], circle[0]), strict=True))
         waiting, awaited = min(pairs, key=lambda pair: _weight(core, *pair))
-        core.unmourn(waiting, awaited.id)
+        core.cuts.setdefault(waiting, {})[awaited.id] = None
+        core.mark(waiting)
 
 
 def _weight(core: Core, waiting: Unit, awaited: Unit) -> int:
@@ -164,7 +168,8 @@ def _circle(core: Core, graves: Iterable[Unit]) -> list[Unit]:
 def _awaited(core: Core, grave: Unit) -> list[Unit]:
     """The graves of things that are there, for whose removal this one waits."""
     names, types, graves = grave.below, core.grave_types, core.graves
-    found = [g for n in names for t in types.get(n, ()) if grave.id in (g := graves[(n, t)]).rec.uses]
+    cut = core.cuts.get(grave, ())
+    found = [g for n in names if n not in cut for t in types.get(n, ()) if grave.id in (g := graves[(n, t)]).rec.uses]
     return [g for g in found if _there(core, g)]
 
 

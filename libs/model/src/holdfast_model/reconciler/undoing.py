@@ -25,7 +25,7 @@ class Undo:
         self.keeping = False
         self.kept_rows: dict[str, None] = {}
         self.kept_todo: dict[str, StepIntent | ItemIntent | CloseIntent | None] = {}
-        self.units: dict[Unit, tuple[Record, int, int]] = {}
+        self.units: dict[Unit, tuple[Record, int]] = {}
         self.flights: dict[str, tuple[Unit, Flight] | None] = {}
         self.sent: dict[str, tuple[StepIntent, frozenset[str]] | None] = {}
         self.told: list[str] = []
@@ -36,7 +36,7 @@ class Undo:
 
     def note(self, unit: Unit) -> None:
         if unit not in self.units and not self.keeping:
-            self.units[unit] = (unit.rec, unit.min_request, unit.tick)
+            self.units[unit] = (unit.rec, unit.min_request)
 
     def note_flight(self, node: str) -> None:
         if node not in self.flights and not self.keeping:
@@ -65,11 +65,11 @@ def rollback(core: Core, turn: Turn, undo: Undo) -> None:
             core.put_flight(*before)
             heapq.heappush(core.deadlines, (before[1].deadline, before[1].batch))
     core.sent.update((b, sent) for b, sent in undo.sent.items() if sent is not None and b in core.batches)
-    for unit, (rec, min_request, tick) in undo.units.items():
+    for unit, (rec, min_request) in undo.units.items():
         if core.knows(unit):
             core.set_record(unit, rec, write=False)
             core.set_phase(unit, None)  # so that what a change of phase leads to is done again
-        unit.min_request, unit.tick = min_request, tick
+        unit.min_request = min_request
     core.doubtful.update((unit, None) for unit in undo.doubts if core.knows(unit))
     for grave, name in undo.mourned:
         if core.knows(grave):
