@@ -179,6 +179,7 @@ def declarations(
     seen: set[str] = set()
     out: list[tuple[str, Declaration]] = []
     types: set[str] = set()
+    names: dict[str, str] = {}
     fresh: list[int] = []
     for i, node in enumerate(nodes):
         try:
@@ -199,7 +200,7 @@ def declarations(
                 if value not in _GATINGS:
                     _raise(f"{name} {value!r} is not one of {', '.join(Gating)}", f"{pointer}/{i}/{name}")
             fresh.append(len(out))
-            out.append((node.id, declare(node)))
+            out.append((names.setdefault(node.id, node.id), declare(node, names)))
         except Invalid as e:
             problems.extend(e.problems)
             if len(problems) >= _MAX_PROBLEMS:

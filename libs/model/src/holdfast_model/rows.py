@@ -177,14 +177,21 @@ def digest_of(kind: str, spec: Raw | bytes) -> str:
     return blake2b(kind.encode() + b"\0" + canonical, digest_size=16).hexdigest()
 
 
-def declare(node: NodeDeclaration) -> Declaration:
-    """A declaration made from a node as a blueprint or compiler states it. ValueError for an unknown gating."""
-    edges = node.depends_on
+def declare(node: NodeDeclaration, names: dict[str, str] | None = None) -> Declaration:
+    """A declaration made from a node as a blueprint or compiler states it. ValueError for an unknown gating.
+
+    ``names`` holds the strings that declarations of one document share: ids and types, each under itself.
+    """
+    kind, edges = node.type, node.depends_on
+    if names is not None:
+        kind = names.setdefault(kind, kind)
+        if edges:
+            edges = tuple([names.setdefault(edge, edge) for edge in edges])
     gating, spec_gating = _gatings.get(node.gating), _gatings.get(node.spec_gating)
     return Declaration(
-        node.type,
+        kind,
         node.spec,
-        digest_of(node.type, node.spec),
+        digest_of(kind, node.spec),
         edges if len(edges) < 2 else tuple(dict.fromkeys(edges)),
         gating or Gating(node.gating),
         spec_gating or Gating(node.spec_gating),
