@@ -48,7 +48,7 @@ class Core(Voice):
         self.mourners: dict[str, dict[Unit, None]] = {}  # id -> graves that wait for it
         self.odd: dict[Unit, None] = {}  # graves that may wait for others in an order declared at another time
         self.unsorted: dict[Unit, None] = {}  # graves of which it has just become known that they are there
-        self.cuts: dict[Unit, dict[str, None]] = {}  # graves -> whose removal they do not wait for, to end a circle
+        self.cuts: dict[Unit, dict[Unit, None]] = {}  # graves -> those they do not wait for, to end a circle
         self.former: dict[str, dict[Unit, None]] = {}  # id -> units made with it that no longer name it
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
@@ -165,7 +165,7 @@ class Core(Voice):
             self.cuts.pop(unit, None)
             for grave in self.mourners.get(unit.id, ()):
                 if grave in self.cuts:
-                    self.cuts[grave].pop(unit.id, None)
+                    self.cuts[grave].pop(unit, None)
             self.unsorted.pop(unit, None)
             self.mourn(unit, NO_NAMES)
         else:
@@ -176,10 +176,15 @@ class Core(Voice):
         self.mark_graves(unit.id)
         self.looked(unit.id)
 
+    def forms_removed(self, node: str) -> list[Unit]:
+        """The graves of a node, one for each type it had."""
+        types = self.grave_types.get(node)
+        return [self.graves[(node, t)] for t in types] if types else []
+
     def mark_graves(self, node: str) -> None:
         """Decide anew about the removed forms of a node, and about removals that wait for it."""
-        for type in self.grave_types.get(node, ()):
-            self.dirty[self.graves[(node, type)]] = None
+        for grave in self.forms_removed(node):
+            self.dirty[grave] = None
         for grave in self.mourners.get(node, ()):
             if grave.blocker == node or not grave.blocker:
                 self.dirty[grave] = None
@@ -285,6 +290,12 @@ class Core(Voice):
             self.index_former(unit)
         elif uses:
             self.index_former(unit)
+
+    def lose_currency(self, unit: Unit) -> None:
+        """A unit is not as declared any more; how it is will be known when its record is set."""
+        if unit.current:
+            unit.current = False
+            self._currency_changed(unit)
 
     def _currency_changed(self, unit: Unit) -> None:
         units, dirty, name = self.units, self.dirty, unit.id

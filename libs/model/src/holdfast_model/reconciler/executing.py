@@ -107,7 +107,7 @@ def identity(decision: Decision | None) -> str:
 def _supersede(core: Core, sent: Unit) -> None:
     """Provisioners take an operation below the highest they know of a node for an echo: other forms of this node, whose
     operations are older now, start new ones."""
-    forms = [core.graves[(sent.id, t)] for t in core.grave_types[sent.id]]
+    forms = core.forms_removed(sent.id)
     if sent.id in core.units:
         forms.append(core.units[sent.id])
     for unit in forms:

@@ -107,8 +107,8 @@ def _added(
             unit.below = below[id]
         if id in flights:
             adopt(core, unit)
-        for type in core.grave_types.get(id, ()):
-            note_odd(core, core.graves[(id, type)])
+        for grave in core.forms_removed(id):
+            note_odd(core, grave)
         if unit.rec not in core.blank(node.type):
             core.write(id, unit.rec)
             core.look(unit)
@@ -118,10 +118,13 @@ def _added(
 def adopt(core: Core, unit: Unit) -> None:
     """A unit takes over the step that is under way for the same node and type."""
     core.adopt_flight(unit)
-    if unit.node is None or not unit.flying or unit.rec.status is None:
+    if unit.node is None or not unit.flying:
         return
-    if core.flights[unit.id][1].action is Action.DEPROVISION:
+    flight = core.flights[unit.id][1]
+    if flight.action is Action.DEPROVISION and unit.rec.status is not None:
         core.change(unit, status=None)  # nobody knows how far its removal has got
+    if not set(flight.uses) <= {*unit.node.depends_on, *unit.rec.uses}:
+        core.change(unit, uses=core.uses(unit))  # nothing else remembers what it was sent with
 
 
 def _rewire(core: Core, unit: Unit, node: Node, *, fresh: bool) -> None:
@@ -135,13 +138,17 @@ def _rewire(core: Core, unit: Unit, node: Node, *, fresh: bool) -> None:
                     units[target].leaves(name)
         _keep_uses(core, unit, old, node)
         unit.node = node
-        core.refresh(unit, uses=True)
+        if old.digest != node.digest:
+            core.lose_currency(unit)  # before it is known what that means, it may not be taken for current again
+        else:
+            core.refresh(unit, uses=True)
     for target in node.depends_on:
         units[target].stands_below(name)
     if not fresh and old.digest != node.digest:
         if unit.type in BUILT_IN_TYPES:
             _retarget(core, unit, old, node)
         _respecified(core, unit)
+        core.refresh(unit, uses=True)
     if fresh or old.depends_on != node.depends_on:
         core.recount(unit)
     core.mark(unit)

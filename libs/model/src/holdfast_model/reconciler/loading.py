@@ -109,8 +109,6 @@ def _resume(core: Core, batch: str, intent: StepIntent) -> None:
         )  # fmt: skip
         core.set_flight(unit, flight)
         adopt(core, unit)
-        if not set(uses) <= {*form.depends_on, *unit.rec.uses}:
-            core.change(unit, uses=core.uses(unit))  # nothing else remembers what it was sent with
     if batch in core.batches:
         core.sent[batch] = (intent, frozenset(s[0] for s in intent.steps))
         heapq.heappush(core.deadlines, (intent.deadline, batch))

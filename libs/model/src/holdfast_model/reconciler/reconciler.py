@@ -185,8 +185,7 @@ class Reconciler:
     def _forms(self, node: str) -> list[Unit]:
         core = self.core
         unit = core.units.get(node)
-        graves = [core.graves[(node, t)] for t in core.grave_types.get(node, ())]
-        return ([unit] if unit else []) + graves
+        return ([unit] if unit else []) + core.forms_removed(node)
 
     def on_reconcile(self, now: float) -> None:
         """Look at everything (``holdfast reconcile``)."""

@@ -61,7 +61,7 @@ def note_odd(core: Core, grave: Unit) -> None:
     """Orders of different times may contradict each other where something was made with what it declares no longer, or
     where a node has had several forms."""
     assert grave.tomb is not None
-    forms = [core.graves[(grave.id, t)] for t in core.grave_types[grave.id]]
+    forms = core.forms_removed(grave.id)
     if len(forms) > 1 or grave.id in core.units:
         core.odd.update(dict.fromkeys(forms))
     elif any(target not in grave.tomb.depends_on for target in grave.rec.uses):
@@ -72,7 +72,7 @@ def _made_with(core: Core, name: str, target: str) -> bool:
     unit = core.units.get(name)
     if unit is not None and target in core.uses(unit):
         return True
-    return any(target in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
+    return any(target in grave.rec.uses for grave in core.forms_removed(name))
 
 
 def renewed(core: Core, unit: Unit, flight: Flight) -> None:
@@ -88,7 +88,7 @@ def gone(core: Core, unit: Unit) -> None:
 def _released(core: Core, unit: Unit, graves: list[Unit]) -> None:
     """``graves`` wait for this unit no longer, but perhaps for another form of its node."""
     for grave in graves:
-        forms = [core.graves[(unit.id, t)] for t in core.grave_types.get(unit.id, ())]
+        forms = core.forms_removed(unit.id)
         desired = core.units.get(unit.id)
         if desired is not None:
             forms.append(desired)
@@ -117,9 +117,8 @@ def _in_the_way(core: Core, grave: Unit, name: str) -> bool:
     unit = core.units.get(name)
     if unit is not None and not unit.current and grave.id in core.uses(unit):
         return True
-    if name in core.cuts.get(grave, ()):
-        return False
-    return any(grave.id in core.graves[(name, t)].rec.uses for t in core.grave_types.get(name, ()))
+    cut = core.cuts.get(grave, ())
+    return any(g not in cut and grave.id in g.rec.uses for g in core.forms_removed(name))
 
 
 def untangle(core: Core) -> None:
@@ -131,7 +130,7 @@ def untangle(core: Core) -> None:
     while core.odd and (circle := _circle(core, graves)):
         pairs = list(zip(circle, (*circle[1:], circle[0]), strict=True))
         waiting, awaited = min(pairs, key=lambda pair: _weight(core, *pair))
-        core.cuts.setdefault(waiting, {})[awaited.id] = None
+        core.cuts.setdefault(waiting, {})[awaited] = None
         core.mark(waiting)
 
 
@@ -167,10 +166,9 @@ def _circle(core: Core, graves: Iterable[Unit]) -> list[Unit]:
 
 def _awaited(core: Core, grave: Unit) -> list[Unit]:
     """The graves of things that are there, for whose removal this one waits."""
-    names, types, graves = grave.below, core.grave_types, core.graves
     cut = core.cuts.get(grave, ())
-    found = [g for n in names if n not in cut for t in types.get(n, ()) if grave.id in (g := graves[(n, t)]).rec.uses]
-    return [g for g in found if _there(core, g)]
+    found = [g for n in grave.below for g in core.forms_removed(n)]
+    return [g for g in found if grave.id in g.rec.uses and g not in cut and _there(core, g)]
 
 
 def _there(core: Core, grave: Unit) -> bool:
