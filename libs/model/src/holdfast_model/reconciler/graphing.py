@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from holdfast_model.messages import Action
+from holdfast_model.messages import Action, Status
 from holdfast_model.names import BUILT_IN_TYPES
 from holdfast_model.rows import Node, Tombstone
 
@@ -147,7 +147,7 @@ def _rewire(core: Core, unit: Unit, node: Node, *, fresh: bool) -> None:
     if not fresh and old.digest != node.digest:
         if unit.type in BUILT_IN_TYPES:
             _retarget(core, unit, old, node)
-        _respecified(core, unit)
+        respecified(core, unit)
         core.refresh(unit, uses=True)
     if fresh or old.depends_on != node.depends_on:
         core.recount(unit)
@@ -175,7 +175,7 @@ def _retarget(core: Core, review: Unit, old: Node, node: Node) -> None:
         core.reviews.setdefault(after, {})[review.id] = None
 
 
-def _respecified(core: Core, unit: Unit) -> None:
+def respecified(core: Core, unit: Unit) -> None:
     """A new digest ends what was decided, refused or failed for the old one, and is looked at first."""
     unit.tick = core.next_tick()
     gating.close_all(core, unit, "the node changed")
@@ -185,9 +185,9 @@ def _respecified(core: Core, unit: Unit) -> None:
         return
     asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
     core.change(
-        unit, status=None if asked else rec.status, hold=False, hold_digest="", released=None, decision=None,
+        unit, status=Status.UNKNOWN if asked else rec.status, hold=False, hold_digest="", released=None, decision=None,
         doubted=False, permanent="", refused="", next_try=0.0, approval=None, gate=None, quarantined_until=0.0,
         heals=(), failed_at=(), failures=0, error="", error_reason="", round=rec.round + 1, raised=reported(rec.raised),
-        episode=f"e{core.next_number()}" if rec.episode else "",
+        episode=f"e{core.next_number()}" if rec.episode else "", about=unit.form.digest if rec.episode else "",
     )  # fmt: skip
     core.look(unit)

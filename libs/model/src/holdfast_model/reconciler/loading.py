@@ -14,8 +14,8 @@ from . import gating
 from .core import Core
 from .executing import build_step
 from .facts import union
-from .graphing import adopt
-from .records import REPORTED, Flight, GateState, Record, Unit, grave_field, grave_of
+from .graphing import adopt, respecified
+from .records import REPORTED, Flight, GateState, Record, Unit, grave_field, grave_of, reported
 from .removing import bury, fresh_removed, note_odd, revived
 from .turn import CloseIntent, ItemIntent, StepIntent
 
@@ -60,6 +60,8 @@ def _record(core: Core, node: Node, records: Mapping[str, Record]) -> Record:
         return rec
     # The owner fell before it could write what a change meant: this form may have been removed before.
     fresh = revived(core, node.type, records.get(grave_field(node.id, node.type)))
+    if rec is not None and reported(rec.raised):
+        fresh = msgspec.structs.replace(fresh, raised=reported(rec.raised))
     if fresh not in core.blank(node.type):
         core.write(node.id, fresh)
     elif rec is not None:
@@ -127,15 +129,10 @@ def _look_first(core: Core, unit: Unit) -> None:
     if unit.node is None:
         return
     digest = unit.node.digest
-    fields: dict[str, object] = {}
-    for name, gate in (("gate", rec.gate), ("approval", rec.approval)):
-        if gate is not None and gate.digest != digest:
-            fields[name] = None
-    if rec.decision is not None and rec.decided != digest:
-        fields["decision"] = None
-    if fields:
-        gating.close_all(core, unit, "the node changed")
-        core.change(unit, **fields | {"gate": None, "approval": None, "round": rec.round + 1})
+    outdated = any(gate is not None and gate.digest != digest for gate in (rec.gate, rec.approval))
+    outdated = outdated or (rec.decision is not None and rec.decided != digest)
+    if outdated or (rec.episode and rec.about != digest):
+        respecified(core, unit)
 
 
 def rebuild(core: Core, batch: str, intent: object) -> StepBatch | None:

@@ -104,6 +104,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     decision: Decision | None = None
     decided: str = ""  # the digest that the decision is about
     episode: str = ""
+    about: str = ""  # the digest that the episode is about
     raised: tuple[str, ...] = ()
     blamed: tuple[str, ...] = ()
     quarantined_until: float = 0.0

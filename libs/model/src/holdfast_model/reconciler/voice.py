@@ -60,7 +60,7 @@ class Voice:
         rec = unit.rec
         episode = rec.episode or f"e{self.next_number()}"
         if not rec.episode:
-            self.change(unit, episode=episode)
+            self.change(unit, episode=episode, about=unit.form.digest)
         context: dict[str, object] = {
             "failures": rec.failures,
             "status": rec.status.value if rec.status else None,
