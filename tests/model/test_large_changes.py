@@ -14,7 +14,7 @@ from holdfast_model.fans import joined, left
 from holdfast_model.messages import NodeDeclaration
 from holdfast_model.mutations import AddDependency, AddNode, RemoveNode
 from holdfast_model.names import GraphRef
-from holdfast_model.rows import Declaration, declare
+from holdfast_model.rows import Declaration, Row, declare
 
 REF = GraphRef("acme", "shop")
 POLICY = "policy:test"
@@ -159,3 +159,30 @@ def test_a_fan_of_any_size_is_a_set() -> None:
             kept.discard(node)
         assert set(fan) == kept
         assert len(fan) == len(kept)
+
+
+def test_a_snapshot_touches_only_what_differs_and_shares_the_rest() -> None:
+    dice = random.Random(4)
+    # Given a graph that somebody follows, and what others have made of it
+    graph, other = DesiredGraph(REF), DesiredGraph(REF)
+    nodes = declared(list(range(30)), dice)
+    for each in (graph, other):
+        each.declare("main", nodes)
+        each.take_delta()
+    graph.tracking = True
+    leaf = next(n for n in other.nodes if not other.dependents(n))
+    target = next(n for n in other.nodes if other.dependents(n))
+    other.apply(RemoveNode(leaf), POLICY)
+    other.apply(RemoveNode(target), POLICY)
+    users = graph.dependents(target)
+    rows = {n: msgspec.json.decode(msgspec.json.encode(r), type=Row) for n, r in other.rows.items()}
+    kept = {n: graph.rows[n] for n in rows if rows[n] == graph.rows[n]}
+    # When its snapshot is loaded
+    graph.load(rows, other.gone.values())
+    # Then followers hear of what went and of those whose edges changed, and rows that are the same are the same objects
+    assert shape(graph) == shape(other)
+    touched, gone = graph.drain()
+    assert touched.keys() == {leaf, target, *users}
+    assert {key[0] for key in gone} == {leaf, target}
+    assert kept
+    assert all(graph.rows[n] is row for n, row in kept.items())

@@ -81,15 +81,7 @@ class DesiredGraph(MergedGraph):
 
     def load(self, rows: Mapping[str, Row], gone: Iterable[Tombstone]) -> None:
         """Replace everything by a snapshot; the journal is emptied. Raises Cycle for a corrupt one."""
-        version, tracking = self.version, self.tracking
-        before = (dict.fromkeys((*self._touched, *self.nodes)), dict.fromkeys((*self._touched_gone, *self.gone)))
-        self.__init__(self.ref)  # type: ignore[misc]
-        self.version, self.tracking = version, tracking
-        self._enter(rows)
-        self.gone = {t.key: t for t in gone}
-        if tracking:
-            self._touched.update(before[0])
-            self._touched_gone.update(before[1] | dict.fromkeys(self.gone))
+        self.adopt(self.replacement(rows, gone))
 
     def replay(self, delta: Delta) -> None:
         """Apply what another replica committed; not journalled."""

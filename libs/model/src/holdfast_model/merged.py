@@ -6,7 +6,7 @@ and the first one, are entered in passes over everything instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -89,10 +89,27 @@ class MergedGraph:
         other._order = self._order.copy()
         return other
 
-    def adopt(self, draft: Self) -> None:
-        """Become what ``draft`` has become; the draft must not be used any more.
+    def replacement(self, rows: Mapping[str, Row], gone: Iterable[Tombstone]) -> Self:
+        """A graph of these rows instead, to be adopted; only what differs counts as touched, the rest is shared."""
+        known = self.rows.get
+        other = type(self)(self.ref)
+        other._enter({node: old if (old := known(node)) == row else row for node, row in rows.items()})
+        other.gone = {t.key: t for t in gone}
+        other.version, other.tracking = self.version, True
+        for node, seen in other.nodes.items():
+            if self.nodes.get(node) != seen:
+                other._touched[node] = None
+        other._touched.update(dict.fromkeys(self.nodes.keys() - other.nodes.keys()))
+        for key, tomb in other.gone.items():
+            if self.gone.get(key) != tomb:
+                other._touched_gone[key] = None
+        other._touched_gone.update(dict.fromkeys(self.gone.keys() - other.gone.keys()))
+        return other
 
-        Only right while this graph has not changed since the draft was made.
+    def adopt(self, draft: Self) -> None:
+        """Become what a draft or replacement has become; it must not be used any more.
+
+        Only right while this graph has not changed since it was made.
         """
         self.rows, self.gone, self.nodes, self.owned = draft.rows, draft.gone, draft.nodes, draft.owned
         self._dangling, self._below, self._above = draft._dangling, draft._below, draft._above

@@ -23,6 +23,8 @@ from .log import NO_ENTRY, decode_row, decode_tombstone, delta_of, position
 
 PAGE = 500
 _LOAD_ATTEMPTS = 5
+_LARGE = 5000
+"""From so many rows on a snapshot is put together in a thread."""
 
 
 class Feed:
@@ -105,6 +107,8 @@ class Replica:
         True: the replica stands at ``ver`` or later. None: there is more to read (``loaded`` says whether a page is
         enough or everything must be loaded).
         """
+        if not self.loaded:
+            return None  # it is being put together anew
         for entry_id, fields in entries:
             at, here = position(entry_id), position(self.log_id)
             if at <= here:
@@ -155,31 +159,34 @@ class Replica:
                     snapshot = await _Snapshot.read(kv, self.ref)
                 except msgspec.MsgspecError as e:
                     raise Permanent(f"a row of graph {self.ref} cannot be read: {e}") from e
-                if snapshot is not None:
-                    self._replace(snapshot)
-                    return
+                if snapshot is None:
+                    continue
+                if len(snapshot.rows) + self.size < _LARGE:
+                    self._replace(snapshot, self._compare(snapshot))
+                else:  # nobody changes a graph that is not loaded
+                    self._replace(snapshot, await asyncio.to_thread(self._compare, snapshot))
+                return
         raise Changed(f"graph {self.ref} is replaced faster than it can be read")
 
-    def _replace(self, snapshot: _Snapshot) -> None:
-        old_rows, old_gone = self.graph.rows, self.graph.gone
-        self.graph.load(snapshot.rows, snapshot.gone.values())
+    def _compare(self, snapshot: _Snapshot) -> tuple[DesiredGraph, Delta]:
+        """The graph as read, and how it differs from the one that is known. Changes nothing."""
+        graph, delta = self.graph, Delta({}, {})
+        other = graph.replacement(snapshot.rows, snapshot.gone.values())
+        delta.rows.update((i, r) for i, r in other.rows.items() if graph.rows.get(i) is not r)
+        delta.rows.update((i, None) for i in graph.rows.keys() - other.rows.keys())
+        known = {gone_field(k): t for k, t in graph.gone.items()}
+        delta.gone.update((f, t) for f, t in snapshot.gone.items() if known.get(f) != t)
+        delta.gone.update((f, None) for f in known.keys() - snapshot.gone.keys())
+        return other, delta
+
+    def _replace(self, snapshot: _Snapshot, compared: tuple[DesiredGraph, Delta]) -> None:
+        other, delta = compared
+        self.graph.adopt(other)
         self.graph.version = snapshot.version
         self.log_id = snapshot.log_id
         self.loaded = True
-        if self.feeds:
-            delta = _difference(old_rows, self.graph.rows)
-            new_gone, was_gone = snapshot.gone, {gone_field(k): t for k, t in old_gone.items()}
-            delta.gone.update((f, t) for f, t in new_gone.items() if was_gone.get(f) != t)
-            delta.gone.update((f, None) for f in was_gone.keys() - new_gone.keys())
-            for feed in self.feeds:
-                feed.push(delta)
-
-
-def _difference(old: dict[str, Row], new: dict[str, Row]) -> Delta:
-    delta = Delta({}, {})
-    delta.rows.update((i, r) for i, r in new.items() if old.get(i) != r)
-    delta.rows.update((i, None) for i in old.keys() - new.keys())
-    return delta
+        for feed in self.feeds:
+            feed.push(delta)
 
 
 class _Snapshot:

@@ -17,6 +17,7 @@ from holdfast_model.messages import CompileReply, CompileRequest, NodeDeclaratio
 from holdfast_model.names import GraphRef
 from holdfast_model.rows import Declaration
 from holdfast_store import keys
+from holdfast_store.bulk import hash_cmds
 from holdfast_store.commits import Extra, Op
 from holdfast_store.graphs import GraphStore
 from holdfast_store.kv import Cmd
@@ -98,7 +99,7 @@ class AdmissionChange:
             ("HDEL", keys.pending(intake.ref), intake.owner),
         ]
         if change.removed:  # what was counted of a node goes with it
-            cmds.append(("HDEL", keys.counts(intake.ref), *change.removed))
+            cmds += hash_cmds(keys.counts(intake.ref), [(node, None) for node in change.removed])
         return Extra(
             cmds=cmds,
             events=events,

@@ -350,7 +350,7 @@ class HostedGraph:
         async def write() -> None:
             if turn.forget:
                 change = Forget(ref, self.epoch, reconciler.version, turn, cmds)
-                await tools.store.commit(ref, Op(turn_id, "planner", "removed"), change)
+                await tools.store.commit(ref, Op(turn_id, "planner", "removed"), change, weight=len(turn.forget))
             else:
                 at = reconciler.version if turn.fenced_by_version else None
                 await tools.store.turn(ref, epoch=self.epoch, cmds=cmds, at_version=at, turn_id=turn_id)

@@ -14,6 +14,7 @@ from holdfast_bus.envelope import open_message
 from holdfast_bus.setup import ensure_step_consumer
 from holdfast_bus.streams import step_durable
 from holdfast_model.blueprint import parse_blueprint
+from holdfast_model.desired import Change
 from holdfast_model.errors import Invalid, NotFound, Problem, Unavailable
 from holdfast_model.manifest import Announcement, AnnounceReply
 from holdfast_model.names import AI_REVIEW, PARTITIONS, GraphRef
@@ -222,22 +223,19 @@ class PlannerRpc:
     async def owner_plan(self, graph: HostedGraph, body: bytes) -> dict[str, Any]:
         """Apply a blueprint to a copy of the graph and tell what would be done."""
         request = msgspec.json.decode(body, type=requests.Apply)
-        blueprint = parse_blueprint(bytes(request.blueprint))
+        blueprint = await asyncio.to_thread(parse_blueprint, bytes(request.blueprint))
         if blueprint.domain and not self._catalog.is_live(blueprint.domain):
             there = ", ".join(self._catalog.live_domains()) or "none"
             raise Unavailable(f"domain {blueprint.domain!r} is not running (running: {there})")
         compiled = await self._admission.compile(request.ref, blueprint)
         current = await self._store.refresh(request.ref)
-        # Applied and undone without an await in between: nobody sees the graph in between.
-        mark = current.mark()
-        before = dict(current.nodes)
-        tracking, current.tracking = current.tracking, False
-        try:
-            change = current.declare(blueprint.name, compiled.nodes, blueprint.conflict, compiled.pointers)
-            told = views.preview(current, before, change)
-        finally:
-            current.undo(mark)
-            current.tracking = tracking
+        before, trial = dict(current.nodes), current.draft()
+
+        def preview() -> tuple[Change, dict[str, Any]]:
+            change = trial.declare(blueprint.name, compiled.nodes, blueprint.conflict, compiled.pointers)
+            return change, views.preview(trial, before, change)
+
+        change, told = await asyncio.to_thread(preview)
         told["warnings"] = compiled.warnings
         try:
             if not blueprint.allow_removals:

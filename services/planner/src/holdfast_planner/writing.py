@@ -12,6 +12,7 @@ from holdfast_model.errors import Fenced
 from holdfast_model.names import GraphRef
 from holdfast_model.reconciler import CloseIntent, ItemIntent, StepIntent, Turn
 from holdfast_store import keys
+from holdfast_store.bulk import hash_cmds
 from holdfast_store.commits import Extra
 from holdfast_store.kv import Cmd
 from holdfast_store.records import fault_cmds, inbox_done_cmd, outbox_cmd
@@ -50,17 +51,7 @@ def turn_cmds(ref: GraphRef, turn: Turn, done: Iterable[str], summary: bytes | N
 
 
 def _hash(cmds: list[Cmd], key: str, values: dict[str, Any]) -> None:
-    written: list[Any] = []
-    dropped: list[str] = []
-    for field, value in values.items():
-        if value is None:
-            dropped.append(field)
-        else:
-            written += (field, _encode(value))
-    if written:
-        cmds.append(("HSET", key, *written))
-    if dropped:
-        cmds.append(("HDEL", key, *dropped))
+    cmds += hash_cmds(key, [(f, None if value is None else _encode(value)) for f, value in values.items()])
 
 
 class Forget:
