@@ -239,8 +239,14 @@ class Outside:
     def check_removal(self, key: Key, wanted: Callable[[Key, Thing], bool]) -> None:
         """Nothing that was made with a thing may be there when it is removed, unless it is as declared now."""
         for other, thing in self.things.items():
-            if key in thing.made_with and other != key and not wanted(other, thing) and not self._stands_on(key, other):
+            if key in thing.made_with and other != key and not wanted(other, thing) and not self._no_order(key, other):
                 self.world.fail(f"{key} is removed before {other}, which was made with it")
+
+    def _no_order(self, key: Key, other: Key) -> bool:
+        """Whether there is no order that is right: by what is true, or by what the planner could know at most."""
+        core = self.world.reconciler.core
+        cut = core.cuts.get(core.graves[key], ())
+        return self._stands_on(key, other) or core.graves.get(other) in cut
 
     def _stands_on(self, key: Key, goal: Key) -> bool:
         """Whether ``key`` was made with ``goal``, or declared it when it was removed, directly or not.

@@ -248,7 +248,7 @@ class Core(Voice):
         """Replace a record; dependents and waiting removals learn of it when the node's currency changed."""
         self.undo.note(unit)
         old = unit.rec
-        if unit.current and rec.uses is old.uses and rec.digest == old.digest:
+        if write and unit.current and rec.uses is old.uses and rec.digest == old.digest:
             assert unit.node is not None
             if rec.uses != unit.node.depends_on and rec.status is not Status.ABSENT:
                 rec = msgspec.structs.replace(rec, uses=unit.node.depends_on)
