@@ -190,3 +190,9 @@ def test_the_difference_makes_a_graph_agree_with_a_fragment(one: Any, two: Any) 
 def test_an_empty_fragment_changes_nothing() -> None:
     assert diff(make("ab", "ab"), Graph()) == []
     assert [type(m) for m in diff(make("ab"), make("ac"))] == [AddNode, RemoveNode]
+
+
+def test_what_is_left_of_a_filtered_graph_cannot_be_changed() -> None:
+    graph = make("ab", "ba").filter_by_types({"t"})
+    assert isinstance(graph.dependencies_of("b"), frozenset)
+    assert isinstance(graph.dependents_of("a"), frozenset)

@@ -7,7 +7,7 @@ rolls back, catches up and applies the change again).
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Self
 
 import msgspec
@@ -17,6 +17,8 @@ from .merged import MergedGraph, type_key
 from .messages import NodeDeclaration
 from .mutations import AddDependency, AddNode, Mutation, RemoveDependency, RemoveNode, UpdateNode
 from .names import BUILT_IN_TYPES, GraphRef
+from .references import Malformed, nodes_in, place_of
+from .renames import Rename, renamed, renames_in_force
 from .rows import EDGES_ONLY, Declaration, Delta, Row, Tombstone, declare, gone_field, gone_key
 
 LAST_WRITER = "last_writer_wins"
@@ -27,14 +29,15 @@ POLICY_OWNER = "policy:"
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What a declaration changed: ids, in no particular order."""
+    """What a declaration changed: ids, in no particular order. What is renamed is neither added nor removed."""
 
     added: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    moved: tuple[Rename, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.updated or self.removed)
+        return bool(self.added or self.updated or self.removed or self.moved)
 
 
 _Undo = tuple[dict[str, Row | None], dict[type_key, Tombstone | None]]
@@ -96,26 +99,37 @@ class DesiredGraph(MergedGraph):
         nodes: Sequence[tuple[str, Declaration]],
         strategy: str = LAST_WRITER,
         pointers: Mapping[str, str] | None = None,
+        *,
+        release: bool = False,
+        moved: Sequence[Rename] = (),
     ) -> Change:
         """Make ``nodes`` the whole declaration of ``owner``; other owners' declarations stay.
+
+        With ``release``, nodes that go are left as they are: nothing is deprovisioned. ``moved``: renames, as a
+        blueprint lists them; those that have been carried out before say nothing.
 
         Raises Dangling, Cycle or, with strategy ``fail``, Disagreement; ``pointers`` maps ids to the place in the
         document that errors shall name. Nodes that go or change take their reviews with them.
         """
         wanted = dict(nodes)
         where = pointers or {}
+        renames = {target: source for source, target in renames_in_force(self, owner, wanted, moved)} if moved else {}
         changed: dict[str, Row | None] = {}
         disagree: list[str] = []
         known = self.rows.get
         for node, new in wanted.items():
             row = known(node)
             if row is None:
+                if node in renames:
+                    new = renamed(new, renames[node], self.rows[renames[node]].of(owner))
                 changed[node] = Row(((owner, new),))
                 continue
             old = row.of(owner)
             if old is new or (old is not None and old.same_as(new)):
                 continue
-            others = [d for o, d in row.declarations if o != owner and not o.startswith(POLICY_OWNER)]
+            if old is not None and old.was and old.type == new.type and not new.was:
+                new = msgspec.structs.replace(new, was=old.was)
+            others = [d for o, d in row.declarations if o != owner and not o.startswith(POLICY_OWNER) and d.says_what]
             if strategy == FAIL and any(not d.same_as(new) for d in others):
                 disagree.append(node)
             # What a policy said of a node holds until its blueprint changes that node.
@@ -127,15 +141,27 @@ class DesiredGraph(MergedGraph):
         for node in self.owned.get(owner, {}):
             if node not in wanted:
                 changed[node] = self._without(self.rows[node], owner)
-        return self._change(changed, wanted, where)
+        return self._change(changed, wanted, where, release=release, renames=renames)
 
     def retract(self, owner: str) -> Change:
         """Remove everything that ``owner`` declares. Raises Dangling where others still depend on it."""
         return self.declare(owner, ())
 
-    def clear(self) -> Change:
-        """Remove every declaration of every owner; tombstones remain."""
-        return self._change(dict.fromkeys(self.rows), {}, {})
+    def clear(self, keep: Collection[str] = ()) -> Change:
+        """Remove every declaration of every owner but those in ``keep``; tombstones remain.
+
+        Nodes that only policies declare are reviews: they go with the nodes that they are about.
+        """
+        if not keep:
+            return self._change(dict.fromkeys(self.rows), {}, {})
+        changed: dict[str, Row | None] = {}
+        for node, row in self.rows.items():
+            owners = [o for o, _ in row.declarations if not o.startswith(POLICY_OWNER)]
+            if all(o in keep for o in owners):
+                continue
+            left = tuple(p for p in row.declarations if p[0] in keep or p[0].startswith(POLICY_OWNER))
+            changed[node] = Row(left) if any(o in keep for o in owners) else None
+        return self._change(changed, {}, {})
 
     def apply(self, mutation: Mutation, owner: str) -> Change:
         """Apply one mutation in the name of ``owner``. Raises NotFound, Dangling or Cycle when it does not fit."""
@@ -161,6 +187,13 @@ class DesiredGraph(MergedGraph):
         """Drop tombstones: what they stood for is gone."""
         self._bury_journalled({k: None for k in keys if k in self.gone})
 
+    def adopt_leftovers(self, tombs: Iterable[Tombstone]) -> tuple[Tombstone, ...]:
+        """Take what was found and never was ours for removed nodes; what is desired or removed already stays as it
+        is. Returns those that were taken."""
+        taken = {t.key: t for t in tombs if t.key not in self.gone and t.id not in self.nodes}
+        self._bury_journalled(dict(taken))
+        return tuple(taken.values())
+
     def drop_reviews(self, target: str) -> tuple[str, ...]:
         """Remove the review nodes of ``target``; returns their ids."""
         reviews = tuple(self._reviews.get(target, ()))
@@ -173,9 +206,13 @@ class DesiredGraph(MergedGraph):
     def _declaration(node: NodeDeclaration, depends_on: tuple[str, ...] | None = None) -> Declaration:
         try:
             new = declare(node)
+        except Malformed as e:
+            raise Invalid(f"node {node.id!r}: {e}", [Problem(f"/spec{e.place}", str(e))]) from e
         except ValueError as e:
             raise Invalid(f"node {node.id!r}: {e}", [Problem("/gating", str(e))]) from e
-        return new if depends_on is None else msgspec.structs.replace(new, depends_on=depends_on)
+        if depends_on is None:
+            return new
+        return msgspec.structs.replace(new, depends_on=tuple(dict.fromkeys((*depends_on, *nodes_in(new.refs)))))
 
     def _row(self, node: str) -> Row:
         return self.rows.get(node) or Row(())
@@ -186,7 +223,7 @@ class DesiredGraph(MergedGraph):
 
     def _must_have_ends(self, source: str, target: str) -> None:
         if source not in self.nodes or target not in self.nodes:
-            raise Dangling(source, target)
+            raise Dangling(source, target, missing=source if source not in self.nodes else target)
         if source == target:
             raise Cycle((source, source))
 
@@ -221,8 +258,20 @@ class DesiredGraph(MergedGraph):
         ours = f"{new.type} {bytes(new.spec).decode()}"
         return f"node {node!r} is declared differently by another blueprint ({theirs}; here: {ours})"
 
-    def _change(self, changed: dict[str, Row | None], check: Container[str], where: Mapping[str, str]) -> Change:
-        """Enter rows, journal them, bury what went, and check that no changed edge of ``check`` dangles."""
+    def _change(
+        self,
+        changed: dict[str, Row | None],
+        check: Container[str],
+        where: Mapping[str, str],
+        *,
+        release: bool = False,
+        renames: Mapping[str, str] | None = None,
+    ) -> Change:
+        """Enter rows, journal them, bury what went, and check that no changed edge of ``check`` dangles.
+
+        What was only observed is not ours: it leaves no tombstone. With ``release``, nothing that goes does. Nor does
+        what gets another name: ``renames`` says which had which.
+        """
         if not changed:
             return Change()
         if not self.rows and not self.gone:
@@ -238,30 +287,39 @@ class DesiredGraph(MergedGraph):
             self.undo(mark)
             raise
         graves: dict[type_key, Tombstone | None] = {}
+        renames = renames or {}
+        leaving = frozenset(renames.values())
         added, updated, removed, stale = [], [], [], []
         for node, old in before.items():
             new = self.nodes.get(node)
             if new is not None and (node, new.type) in self.gone:
                 graves[(node, new.type)] = None
             if old is None:
-                if new is not None:
+                if new is not None and node not in renames:
                     added.append(node)
+                continue
+            if node in leaving:
+                stale.append(node)
                 continue
             if new is None:
                 removed.append(node)
             elif new != old:
                 updated.append(node)
-            if new is None or new.digest != old.digest:
+            if new is None or new.digest != old.digest or (new.observe and not old.observe):
                 stale.append(node)
+            if old.observe or (release and new is None):
+                continue
             if (new is None or new.type != old.type) and old.type not in BUILT_IN_TYPES:
                 graves[(node, old.type)] = Tombstone(
-                    node, old.type, old.spec, old.digest, old.depends_on, orphaned[node], old.gating, old.spec_gating
+                    node, old.type, old.spec, old.digest, old.depends_on, orphaned[node], old.gating, old.spec_gating,
+                    old.refs, was=old.was,
                 )  # fmt: skip
         self._bury_journalled(graves)
-        reviews = {r for n in stale for r in self._reviews.get(n, ())} - set(changed)
+        reviews = dict.fromkeys(r for n in stale for r in self._reviews.get(n, ()) if r not in changed)
         if reviews:
-            self._change(dict.fromkeys(reviews), {}, {})
-        return Change(tuple(added), tuple(updated), tuple(removed))
+            self._change(reviews, {}, {})
+        pairs = tuple((source, target) for target, source in renames.items())
+        return Change(tuple(added), tuple(updated), tuple(removed), pairs)
 
     def _begin(self, changed: Mapping[str, Row | None], check: Container[str], where: Mapping[str, str]) -> Change:
         """:meth:`_change` of an empty graph: there is nothing to compare with, nothing to bury."""
@@ -298,10 +356,14 @@ class DesiredGraph(MergedGraph):
                         raise self._dangles(user, node, where)
 
     def _dangles(self, node: str, target: str, where: Mapping[str, str]) -> Dangling:
-        place = where.get(node)
-        return Dangling(
-            node, target, path="" if place is None else f"{place}/depends_on/{self.rows[node].edges().index(target)}"
-        )
+        place, row = where.get(node), self.rows[node]
+        path = ""
+        if place is not None:
+            winner = row.winner()
+            spec = winner[1].spec if winner is not None and winner[1].refs else msgspec.Raw(b"{}")
+            referring = place_of(spec, target)
+            path = f"{place}/spec{referring}" if referring else f"{place}/depends_on/{row.edges().index(target)}"
+        return Dangling(node, target, path=path)
 
     def _bury_journalled(self, graves: dict[type_key, Tombstone | None]) -> None:
         if graves:

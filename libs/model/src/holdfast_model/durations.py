@@ -12,13 +12,26 @@ _ISO = re.compile(
     r"P(?:(?P<w>\d+(?:\.\d+)?)W)?(?:(?P<d>\d+(?:\.\d+)?)D)?"
     r"(?:T(?:(?P<h>\d+(?:\.\d+)?)H)?(?:(?P<m>\d+(?:\.\d+)?)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?)?\Z"
 )
+LONGEST = 36_525 * 86_400.0
+"""A hundred years: what ends later than that is not meant, and its end may be a time that no calendar has."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
 def parse_duration(value: str | int | float, path: str = "") -> float:
     """Seconds of ``5m``, ``PT5M`` or a plain number of seconds; raises Invalid with ``path`` otherwise."""
+    seconds = _seconds(value)
+    if seconds is not None and seconds <= LONGEST:
+        return float(seconds)
+    if seconds is None:
+        text = f"{value!r} is not a duration; write it like 5m, 1h30m or PT5M"
+    else:
+        text = f"{str(value)[:40]} is too long for a duration; at most 100 years"
+    raise Invalid(text, [Problem(path, text)])
+
+
+def _seconds(value: str | int | float) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
+        return value
     if isinstance(value, str):
         text = value.strip()
         if _SHORT.match(text):
@@ -26,8 +39,7 @@ def parse_duration(value: str | int | float, path: str = "") -> float:
         iso = _ISO.match(text.upper())
         if iso and any(iso.groups()):
             return sum(float(v) * _UNITS[k] for k, v in iso.groupdict().items() if v)
-    text = f"{value!r} is not a duration; write it like 5m, 1h30m or PT5M"
-    raise Invalid(text, [Problem(path, text)])
+    return None
 
 
 def format_duration(seconds: float) -> str:

@@ -89,19 +89,26 @@ class Invalid(Permanent):
 
 
 class Dangling(Invalid):
-    """An edge names a node that is not in the graph."""
+    """An edge names a node that is ``missing``: it is not in the graph."""
 
-    def __init__(self, source: str, target: str, *, path: str = "") -> None:
-        text = f"{source!r} depends on {target!r}, but one of them is not in the graph"
+    def __init__(self, source: str, target: str, *, missing: str = "", path: str = "") -> None:
+        text = f"{source!r} depends on {target!r}, but {(missing or target)!r} is not in the graph"
         super().__init__(text, [Problem(path, text)])
         self.edge = (source, target)
+
+
+SHOWN_NODES = 20
+"""Nodes of a cycle that its message names; the way back to the first one is always among them."""
 
 
 class Cycle(Invalid):
     """Dependencies form a cycle. ``path`` lists its nodes in order, the first one repeated at the end."""
 
     def __init__(self, path: Sequence[str], *, pointer: str = "") -> None:
-        text = "dependencies form a cycle: " + " -> ".join(path)
+        shown = (
+            path if len(path) <= SHOWN_NODES else [*path[:-4][: SHOWN_NODES - 4], f"({len(path)} in all)", *path[-3:]]
+        )
+        text = "dependencies form a cycle: " + " -> ".join(shown)
         super().__init__(text, [Problem(pointer, text)])
         self.path = tuple(path)
 

@@ -27,18 +27,126 @@ class Family(StrEnum):
     WORKITEM = "workitem"
 
 
+class GraphEvent(StrEnum):
+    """Names of the events about a graph, on ``graph.<tenant>.<graph>.<name>``."""
+
+    ACCEPTED = "accepted"
+    """A blueprint, or a deletion, was admitted: the answer to what was published, which it names."""
+    REJECTED = "rejected"
+    """A blueprint was refused, with every place that is wrong; nothing changed."""
+    WAITING = "waiting"
+    """A blueprint is kept until the domains it names are running, or until a person consents to what it removes."""
+    CHANGED = "changed"
+    """An admission changed the graph: what it added, updated and removed."""
+    RECONCILED = "reconciled"
+    """The end of a wave: nothing is ready or in flight any more, after steps were taken."""
+    CONVERGED = "converged"
+    """Everything is as declared, nothing is left to remove; once per transition and per accepted version."""
+    PAUSED = "paused"
+    """Somebody paused the graph: no step is sent."""
+    RESUMED = "resumed"
+    """Somebody resumed it."""
+    PHASE_ADVANCED = "phase_advanced"
+    """All of a phase was there, and the next one begins."""
+    TIMED_OUT = "timed_out"
+    """The deadline of a phase or blueprint passed; told before its fault."""
+    SITUATION = "situation"
+    """Several faults in one place within a time, as a manifest describes them; told once when it begins."""
+    POLICY_FAILED = "policy_failed"
+    """Policies contradicted each other, one of them failed, or a proposed fix cannot be carried out (``kind``)."""
+    DELETED = "deleted"
+    """The graph was deleted, and nothing of it is left."""
+
+
+class NodeEvent(StrEnum):
+    """Names of the events about a node, on ``node.<tenant>.<graph>.<name>``."""
+
+    DRIFTED = "drifted"
+    """It is there, but not as declared (or, where its blueprint only observes, not there); once per episode."""
+    RECOVERED = "recovered"
+    """The episode that began with a fault or drift is over."""
+    BLOCKED = "blocked"
+    """A node that it depends on failed, is held, or waits for a person; once per episode of that node."""
+    WAITING = "waiting"
+    """A person is asked: to act on it, or to approve its provisioner's plan."""
+    QUARANTINED = "quarantined"
+    """No step is sent for a while, because it failed, or was healed in vain, time and again."""
+    LEFTOVER = "leftover"
+    """Something of a type that can be searched for is there, and nobody desires it; once per find."""
+    PROGRESS = "progress"
+    """How far a running step is. On core NATS only: it may be lost, and nothing depends on it."""
+
+
+class ItemEvent(StrEnum):
+    """Names of the events about a WorkItem, on ``workitem.<tenant>.<graph or _>.<name>``."""
+
+    CREATED = "created"
+    """It was asked for."""
+    ASSIGNED = "assigned"
+    """Somebody claimed it, or it was given to somebody from the start."""
+    STARTED = "started"
+    """Its assignee began, or decided it without having begun."""
+    COMPLETED = "completed"
+    """It was decided, with this outcome."""
+    REJECTED = "rejected"
+    """A person said no."""
+    RELEASED = "released"
+    """Its assignee gave it back to the pool."""
+    SUSPENDED = "suspended"
+    """It rests, and so do its deadlines."""
+    RESUMED = "resumed"
+    """It goes on where it was suspended."""
+    DELEGATED = "delegated"
+    """Its assignee passed it on to somebody, who has not accepted yet."""
+    DELEGATION_ACCEPTED = "delegation_accepted"
+    """That person took it."""
+    DELEGATION_DECLINED = "delegation_declined"
+    """That person did not: it goes to the pool, or back."""
+    MANUALLY_ESCALATED = "manually_escalated"
+    """Somebody passed it on to other groups."""
+    DEADLINE_EXTENDED = "deadline_extended"
+    """Somebody moved its expiry."""
+    SIGNAL_RECEIVED = "signal_received"
+    """A signal for whoever works on it came in; its status stays."""
+    CLAIM_EXPIRED = "claim_expired"
+    """Nobody claimed it in time; ``expired`` follows."""
+    EXPIRED = "expired"
+    """A deadline passed, and its policy ends it with that."""
+    SLA_REASSIGNED = "sla_reassigned"
+    """A deadline passed: other groups are asked."""
+    SLA_EXTENDED = "sla_extended"
+    """A deadline passed: it was moved."""
+    ESCALATED = "escalated"
+    """A deadline passed, and every answer to that was used up."""
+    FAULTED = "faulted"
+    """Whoever had it in hand cannot go on, for technical reasons."""
+    CANCELLED = "cancelled"
+    """It was stopped on purpose."""
+    OBSOLETE = "obsolete"
+    """Nobody needs the answer any more."""
+
+
 class FaultType(StrEnum):
+    """What went wrong with a node, on ``fault.<tenant>.<graph>.<type in lower case>``."""
+
     NODE_DESTROYED = "NODE_DESTROYED"
+    """Somebody outside reported that it is gone. Being absent alone raises none: it is provisioned again."""
     NODE_DEGRADED = "NODE_DEGRADED"
+    """It drifted, for a reason other than ordinary work, or was reported so; once per episode."""
     PROVISION_FAILED = "PROVISION_FAILED"
+    """An attempt to make it failed; or nobody can make it; or it was not there in time."""
     DEPROVISION_FAILED = "DEPROVISION_FAILED"
+    """An attempt to remove it failed."""
     HUMAN_NODE_TIMEOUT = "HUMAN_NODE_TIMEOUT"
+    """Nobody did or decided in time what a person has to; a new WorkItem follows."""
     DEPENDENCY_UNAVAILABLE = "DEPENDENCY_UNAVAILABLE"
+    """It needs a step, and a node that it depends on failed; once per episode of that node."""
     APPROVAL_REJECTED = "APPROVAL_REJECTED"
+    """A person, or its provisioner, said no."""
 
 
-_TYPES = {
-    (Family.GRAPH, "reconciled"): DESIRED_STATE + "reconciliation.completed",
+_TYPES: dict[tuple[Family, str], str] = {
+    (Family.GRAPH, GraphEvent.RECONCILED): DESIRED_STATE + "reconciliation.completed",
 }
 
 

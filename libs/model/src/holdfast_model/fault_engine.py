@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from .errors import HoldfastError
-from .events import Event, Family, Fault
+from .events import Event, Family, Fault, GraphEvent
 from .mutations import (
     AddDependency,
     Mutation,
@@ -21,10 +21,10 @@ from .mutations import (
     canonical,
     target,
 )
+from .reasons import FailureKind
 from .rows import Node
 
-CONFLICT = "CONFLICT"
-POLICY_ERROR = "POLICY_ERROR"
+CONFLICT, POLICY_ERROR = FailureKind.CONFLICT, FailureKind.POLICY_ERROR
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ def policy_failed(fault: Fault, failure: PolicyFailure, now: float) -> Event:
     if failure.kind == CONFLICT:
         data["conflict"] = {"node": failure.node, "mutations": _plain(failure.mutations)}
     return Event(
-        f"{fault.id}.policy_failed", Family.GRAPH, "policy_failed", fault.tenant, fault.graph, now, data,
+        f"{fault.id}.policy_failed", Family.GRAPH, GraphEvent.POLICY_FAILED, fault.tenant, fault.graph, now, data,
         node=fault.node,
     )  # fmt: skip
 
@@ -137,13 +137,15 @@ class EvaluateRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Body of ``rpc.domain.<domain>.evaluate``: ask a domain's own policy about a fault of one of its nodes.
 
     ``node`` is the declaration in force; ``count`` the faults of this node in its episode, this one included;
-    ``reviews`` the state of the reviews the domain's ladders may have added.
+    ``reviews`` the state of the reviews the domain's ladders may have added; ``domain_version``: the version that
+    should answer, an older one leaves the request to it ("": whoever is asked).
     """
 
     fault: Fault
     node: Node
     count: int
     reviews: dict[str, str] = {}
+    domain_version: str = ""
 
 
 class EvaluateReply(msgspec.Struct, frozen=True, omit_defaults=True):

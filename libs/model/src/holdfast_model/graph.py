@@ -123,7 +123,7 @@ class Graph:
     def with_edge(self, source: str, target: str) -> Graph:
         """The graph in which ``source`` depends on ``target``. Raises Dangling, then Cycle (also for a self loop)."""
         if source not in self._nodes or target not in self._nodes:
-            raise Dangling(source, target)
+            raise Dangling(source, target, missing=source if source not in self._nodes else target)
         path = self._path(target, source)
         if path:
             raise Cycle((source, *path))
@@ -175,8 +175,9 @@ class Graph:
     def filter_by_types(self, types: Collection[str]) -> Graph:
         """The graph without the nodes of all other types: one version for each that goes."""
         nodes = {i: n for i, n in self._nodes.items() if n.type in types}
-        above = {i: t & nodes.keys() for i, t in self._above.items() if i in nodes}
-        below = {i: u & nodes.keys() for i, u in self._below.items() if i in nodes}
+        # What comes of a frozenset and the keys of a dict is a set that could be changed.
+        above = {i: frozenset(t & nodes.keys()) for i, t in self._above.items() if i in nodes}
+        below = {i: frozenset(u & nodes.keys()) for i, u in self._below.items() if i in nodes}
         gone = len(self._nodes) - len(nodes)
         return self._next(nodes, {i: t for i, t in above.items() if t}, {i: u for i, u in below.items() if u}, gone)
 

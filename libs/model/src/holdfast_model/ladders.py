@@ -9,7 +9,7 @@ count, this fault included) and ``review(id)``, which is ``""`` (absent), ``PEND
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import cel
@@ -20,6 +20,7 @@ from .events import Fault, FaultType
 from .manifest import AddNode as RungNode
 from .manifest import Ladder
 from .mutations import AddNode, Mutation, declaration
+from .named_rules import compile_each, problems_of
 from .names import BUILT_IN_TYPES, check_node_id, check_type
 from .rows import Gating
 from .thresholds import Admission, NodeCounts, ReviewMark, Tally, admit, review_spec
@@ -123,11 +124,17 @@ class CompiledLadder:
         )
 
     def climb(
-        self, fault: Fault, counts: NodeCounts, reviews: Mapping[str, Review], present: Container[str]
+        self,
+        fault: Fault,
+        counts: NodeCounts,
+        reviews: Mapping[str, Review],
+        present: Container[str],
+        declared: Callable[[str], str | None] = lambda _: None,
     ) -> tuple[list[Mutation], NodeCounts]:
         """What this fault asks for once it is counted, and the counts with a mark for the review it adds.
 
-        ``present`` holds the ids in the graph. Raises Invalid when a condition fails or is no boolean.
+        ``present`` holds the ids in the graph, ``declared`` says of which type blueprints declare one of them. Raises
+        Invalid when a condition fails or is no boolean, and when the id of what is to be added is taken.
         """
         tally = counts[self.name]
         context = self._context(fault, tally, reviews)
@@ -137,6 +144,9 @@ class CompiledLadder:
             if rung.add is None:
                 return [], counts
             node = check_node_id(fill(rung.add.id, fault.node), f"{self.path}/rungs/{i}/add/id")
+            if (taken := declared(node)) not in (None, rung.add.type):
+                text = f"ladder {self.name!r} would add {node!r} ({rung.add.type}); a blueprint declares it as {taken}"
+                raise Invalid(text, [Problem(f"{self.path}/rungs/{i}/add/id", text)])
             known = reviews.get(node)
             if node in present and (known is None or known.belongs_to(fault)):
                 return [], counts
@@ -213,30 +223,13 @@ def fill(template: str, node: str) -> str:
 
 def compile_ladders(ladders: Sequence[Ladder], path: str = "/ladders") -> tuple[CompiledLadder, ...]:
     """Compile the ladders of one manifest or blueprint. Raises Invalid with the problems of all of them."""
-    compiled: list[CompiledLadder] = []
-    problems: list[Problem] = []
-    seen: set[str] = set()
-    for i, ladder in enumerate(ladders):
-        if ladder.name in seen:
-            text = f"two ladders are called {ladder.name!r}; a name is the namespace of its counts"
-            problems.append(Problem(f"{path}/{i}/name", text))
-        seen.add(ladder.name)
-        try:
-            compiled.append(CompiledLadder(ladder, f"{path}/{i}"))
-        except Invalid as e:
-            problems.extend(e.problems)
-    if problems:
-        raise Invalid(f"not valid: {problems[0].message}", problems)
-    return tuple(compiled)
+    twice = "two ladders are called {name}; a name is the namespace of its counts"
+    return compile_each(ladders, path, CompiledLadder, twice)
 
 
 def ladder_problems(ladders: Sequence[Ladder], path: str = "/ladders") -> list[Problem]:
     """Everything that is wrong with these ladders, with JSON pointers; empty when they are valid."""
-    try:
-        compile_ladders(ladders, path)
-    except Invalid as e:
-        return list(e.problems)
-    return []
+    return problems_of(lambda: compile_ladders(ladders, path))
 
 
 def covered(ladders: Iterable[Ladder], node_type: str) -> bool:

@@ -5,6 +5,7 @@ The announcement is also the heartbeat. Manifests are keyed by (domain, version)
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
@@ -26,6 +27,17 @@ class OnUnknown(StrEnum):
     PROVISION = "provision"
 
 
+class Scope(StrEnum):
+    """Within what the id of a node names one and the same thing of its type."""
+
+    PLATFORM = "platform"
+    TENANT = "tenant"
+    GRAPH = "graph"
+
+
+SCOPES = frozenset(s.value for s in Scope)
+
+
 class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
     """Pause after the n-th failed attempt: full jitter over ``min(cap, base * 2**(n-1))`` seconds."""
 
@@ -39,7 +51,9 @@ class NodeType(msgspec.Struct, frozen=True, omit_defaults=True):
     ``batch``: most steps in one message. ``concurrency``: steps one instance runs at once. ``rate``: steps
     started per second and instance (0 = no limit). ``timeout``: seconds a started step may take.
     ``outcomes``: reason code of a hold or failure -> what a person may choose. ``covered`` types are never
-    poison-quarantined.
+    poison-quarantined. ``adopt_orphans``: what ``discover`` finds and nobody desires is reported, or removed.
+    ``scope``: within what an id names one and the same thing: what any graph there desires is nobody's leftover.
+    ``search``: seconds between two searches for leftovers (0: as ``resync``).
     """
 
     name: str
@@ -55,6 +69,8 @@ class NodeType(msgspec.Struct, frozen=True, omit_defaults=True):
     discover: bool = False
     cascade: bool = True
     adopt_orphans: str = "report"
+    scope: str = Scope.PLATFORM.value
+    search: float = 0.0
     after_human: bool = False
     outcomes: dict[str, list[str]] = {}
     backoff: Backoff = Backoff()
@@ -89,6 +105,51 @@ class Ladder(msgspec.Struct, frozen=True, omit_defaults=True):
     reset: str = "on_recovery"
 
 
+class OwnedLadder(Ladder, frozen=True, omit_defaults=True):
+    """A ladder that a blueprint brought along: it looks after the nodes which that blueprint declares.
+
+    ``meta`` of a graph keeps them in its field ``ladders``, as a JSON list. ``owner``: the blueprint's name; "" = all.
+    """
+
+    owner: str = ""
+
+    def concerns(self, owners: Collection[str]) -> bool:
+        """Whether it looks after a node that ``owners`` declare."""
+        return not self.owner or self.owner in owners
+
+
+class Reinforcement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A node that a situation adds, or has another spec while it lasts. ``{zone}`` stands for the zone in ``id``,
+    ``depends_on`` and every text of ``spec``.
+    """
+
+    id: str
+    type: str
+    spec: dict[str, object] = {}
+    depends_on: list[str] = []
+    gating: str = "NONE"
+
+
+class Situation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Several faults in one place within a time: told once, and answered with nodes, while it lasts.
+
+    ``zone`` is a CEL expression over ``fault`` and ``node`` (id, type, spec) that names the place; a fault without one
+    ("") counts nowhere. ``when`` chooses faults in the same way. It begins with ``count`` faults within ``within``
+    seconds, and is over when no further one has come for as long (``until: window``), or also as soon as all of its
+    nodes have recovered (``until: recovery``).
+    """
+
+    name: str
+    faults: list[str]
+    zone: str
+    count: int = 3
+    within: float = 60.0
+    node_types: list[str] = []
+    when: str = ""
+    add: list[Reinforcement] = []
+    until: str = "window"
+
+
 class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """A domain and version: what it compiles, which types it claims, which ladders it brings."""
 
@@ -99,6 +160,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     reviews: bool = False
     ladders: list[Ladder] = []
     evaluates: bool = False
+    situations: list[Situation] = []
 
     def type_named(self, name: str) -> NodeType | None:
         return next((t for t in self.types if t.name == name), None)
@@ -126,8 +188,9 @@ class AnnounceReply(msgspec.Struct, frozen=True, omit_defaults=True):
 def check_manifest(manifest: Manifest) -> None:
     """Raise Invalid (with JSON pointers) when a manifest cannot be accepted."""
     from .ladders import ladder_problems  # here, because ladders are defined above and compiled there
+    from .situations import situation_problems
 
-    problems: list[Problem] = ladder_problems(manifest.ladders)
+    problems: list[Problem] = ladder_problems(manifest.ladders) + situation_problems(manifest.situations)
 
     def wrong(path: str, text: str) -> None:
         problems.append(Problem(path, text))
@@ -153,12 +216,16 @@ def check_manifest(manifest: Manifest) -> None:
         seen.add(t.name)
         if t.resync < RESYNC_FLOOR:
             wrong(f"{at}/resync", f"resync of {t.name!r} is {t.resync:g} s; at least PT1S")
+        if t.search and t.search < RESYNC_FLOOR:
+            wrong(f"{at}/search", f"search of {t.name!r} is {t.search:g} s; at least PT1S")
         if t.timeout <= 0:
             wrong(f"{at}/timeout", "timeout must be positive")
         if t.batch < 1 or t.concurrency < 1:
             wrong(at, "batch and concurrency must be at least 1")
         if t.adopt_orphans not in ("report", "remove"):
             wrong(f"{at}/adopt_orphans", "adopt_orphans is 'report' or 'remove'")
+        if t.scope not in SCOPES:
+            wrong(f"{at}/scope", f"scope is one of {', '.join(Scope)}")
     if problems:
         raise Invalid(f"manifest of domain {manifest.domain!r} is not valid", problems)
 
@@ -167,3 +234,8 @@ def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
     """Sorts versions as people expect: 1.10 after 1.9; numbers before words."""
     parts = version.replace("-", ".").replace("+", ".").split(".")
     return tuple((1, int(p)) if p.isdigit() else (0, p) for p in parts)
+
+
+def is_older(mine: str, newest: str) -> bool:
+    """Whether the highest live version ("": none is live) is higher than this one."""
+    return bool(newest) and version_key(newest) > version_key(mine)

@@ -34,10 +34,10 @@ class MergedGraph:
         self.gone: dict[type_key, Tombstone] = {}
         self.nodes: dict[str, Node] = {}
         self.owned: dict[str, dict[str, None]] = {}
-        self._dangling: dict[str, set[str]] = {}  # target that is not visible -> visible sources that want it
+        self._dangling: dict[str, dict[str, None]] = {}  # target that is not visible -> visible sources that want it
         self._below: dict[str, Fan] = {}  # target -> visible dependents
         self._above: dict[str, tuple[str, ...]] = {}  # source -> visible dependencies
-        self._reviews: dict[str, set[str]] = {}  # target -> review nodes that speak of it
+        self._reviews: dict[str, dict[str, None]] = {}  # target -> review nodes that speak of it
         self._order = TopologicalOrder()
         self.tracking = False
         """Whether touched ids are kept for :meth:`drain`; off, so that nobody pays who does not follow."""
@@ -83,9 +83,9 @@ class MergedGraph:
         other.version, other.tracking = self.version, True
         other.rows, other.gone, other.nodes = dict(self.rows), dict(self.gone), dict(self.nodes)
         other.owned = {owner: dict(ids) for owner, ids in self.owned.items()}
-        other._dangling = {target: set(sources) for target, sources in self._dangling.items()}
+        other._dangling = {target: dict(sources) for target, sources in self._dangling.items()}
         other._below, other._above = copied(self._below), dict(self._above)
-        other._reviews = {target: set(reviews) for target, reviews in self._reviews.items()}
+        other._reviews = {target: dict(reviews) for target, reviews in self._reviews.items()}
         other._order = self._order.copy()
         return other
 
@@ -99,11 +99,11 @@ class MergedGraph:
         for node, seen in other.nodes.items():
             if self.nodes.get(node) != seen:
                 other._touched[node] = None
-        other._touched.update(dict.fromkeys(self.nodes.keys() - other.nodes.keys()))
+        other._touched.update(dict.fromkeys(n for n in self.nodes if n not in other.nodes))
         for key, tomb in other.gone.items():
             if self.gone.get(key) != tomb:
                 other._touched_gone[key] = None
-        other._touched_gone.update(dict.fromkeys(self.gone.keys() - other.gone.keys()))
+        other._touched_gone.update(dict.fromkeys(k for k in self.gone if k not in other.gone))
         return other
 
     def adopt(self, draft: Self) -> None:
@@ -142,8 +142,8 @@ class MergedGraph:
             edges = self.rows[node].edges()
             new = tuple([t for t in edges if t in nodes]) if edges else edges
             if len(new) < len(edges):
-                for target in set(edges).difference(new):
-                    self._dangling.setdefault(target, set()).add(node)
+                for target in dict.fromkeys(t for t in edges if t not in nodes):
+                    self._dangling.setdefault(target, {})[node] = None
             wanted[node] = new
             if old and old != new:
                 kept = set(new)
@@ -186,14 +186,16 @@ class MergedGraph:
             if winner is not None:
                 owner, d = winner
                 edges = row.edges()
-                nodes[node] = Node(node, d.type, d.spec, d.digest, edges, d.gating, d.spec_gating, owner)
+                nodes[node] = Node(
+                    node, d.type, d.spec, d.digest, edges, d.gating, d.spec_gating, owner, d.refs, d.observe, d.was
+                )
                 if d.type in BUILT_IN_TYPES:
-                    self._reviews.setdefault(review_target(d.spec), set()).add(node)
+                    self._reviews.setdefault(review_target(d.spec), {})[node] = None
         for node, seen in nodes.items():
             targets = seen.depends_on
             for target in targets:
                 if target not in nodes:
-                    self._dangling.setdefault(target, set()).add(node)
+                    self._dangling.setdefault(target, {})[node] = None
             if self._dangling:
                 visible = tuple([t for t in targets if t in nodes])
                 if visible != targets:
@@ -217,7 +219,7 @@ class MergedGraph:
             if winner is not None:
                 self._see(node, *winner)
                 if not was_visible and node in self._dangling:
-                    touched.update(dict.fromkeys(self._dangling.pop(node)))
+                    touched.update(self._dangling.pop(node))
             elif was_visible:
                 self._unsee(node)
                 touched.update(dict.fromkeys(self._below.get(node, ())))
@@ -237,10 +239,12 @@ class MergedGraph:
     def _see(self, node: str, owner: str, d: Declaration) -> None:
         self._unreview(node)
         edges = self._above.get(node) or d.depends_on
-        self.nodes[node] = Node(node, d.type, d.spec, d.digest, edges, d.gating, d.spec_gating, owner)
+        self.nodes[node] = Node(
+            node, d.type, d.spec, d.digest, edges, d.gating, d.spec_gating, owner, d.refs, d.observe, d.was
+        )
         self._order.add(node)
         if d.type in BUILT_IN_TYPES:
-            self._reviews.setdefault(review_target(d.spec), set()).add(node)
+            self._reviews.setdefault(review_target(d.spec), {})[node] = None
 
     def _unsee(self, node: str) -> None:
         self._unreview(node)
@@ -250,7 +254,7 @@ class MergedGraph:
     def _unreview(self, node: str) -> None:
         seen = self.nodes.get(node)
         if seen is not None and seen.type in BUILT_IN_TYPES:
-            self._reviews.get(review_target(seen.spec), set()).discard(node)
+            self._reviews.get(review_target(seen.spec), {}).pop(node, None)
 
     def _bury(self, graves: Mapping[type_key, Tombstone | None]) -> None:
         if self.tracking:

@@ -8,9 +8,12 @@ comes by the thousand in one message is hidden from the garbage collector: it ca
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw
+
+from .reasons import Reason
 
 
 class Action(StrEnum):
@@ -38,8 +41,8 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
 
 
-REASON_STALE = "stale"
-REASON_SPEC_CHANGED = "spec_changed"
+REASON_STALE = Reason.STALE
+REASON_SPEC_CHANGED = Reason.SPEC_CHANGED
 WORK_REASONS = frozenset({REASON_STALE, REASON_SPEC_CHANGED})
 """Reasons of drift that are ordinary work and no fault."""
 
@@ -58,6 +61,24 @@ class Observation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     hold: bool | None = None
     outputs: dict[str, object] | None = None
     info: dict[str, object] | None = None
+
+
+MAX_DETAIL = 65_536
+MAX_REASON = 256
+
+_Said = TypeVar("_Said", "Observation", "StepOutcome")
+
+
+def concise(said: _Said) -> _Said:
+    """With texts as long as events, questions and explanations can carry them; the very same object if they are."""
+    if len(said.detail) <= MAX_DETAIL and len(said.reason) <= MAX_REASON:
+        return said
+    return msgspec.structs.replace(said, detail=brief(said.detail), reason=said.reason[:MAX_REASON])
+
+
+def brief(detail: str) -> str:
+    """A text for people, cut where it is so long that nobody reads it and no message carries it."""
+    return detail if len(detail) <= MAX_DETAIL else f"{detail[:MAX_DETAIL]}… ({len(detail):,} characters)"
 
 
 class Approval(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,7 +111,11 @@ class Touch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One attempt at one node. (operation, attempt) is unique per node within an incarnation."""
+    """One attempt at one node. (operation, attempt) is unique per node within an incarnation.
+
+    ``deadline``: by when it is to be done, the earliest of its own limit and those of its phase and blueprint; absent
+    where these set none. What runs is not killed by it.
+    """
 
     node: str
     action: Action
@@ -103,6 +128,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     approval: Approval | None = None
     decision: Decision | None = None
     refs: dict[str, object] | None = None
+    deadline: float | None = None
 
 
 class StepBatch(msgspec.Struct, frozen=True):
@@ -178,7 +204,10 @@ class ObserveItem(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class ObserveRequest(msgspec.Struct, frozen=True):
-    """Body of ``rpc.domain.<domain>.observe``: nodes of one type of one graph."""
+    """Body of ``rpc.domain.<domain>.observe``: nodes of one type of one graph.
+
+    ``domain_version``: the version that should answer; an older one leaves the request to it.
+    """
 
     tenant: str
     graph: str
@@ -186,16 +215,23 @@ class ObserveRequest(msgspec.Struct, frozen=True):
     type: str
     nodes: list[ObserveItem]
     discover: bool = False
+    domain_version: str = ""
 
 
 class ObserveReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """One observation per node asked for, by id. A node that is missing here is UNKNOWN.
 
-    ``leftovers``: ids of things of this type that are there though nobody desires them (only for ``discover``).
+    ``leftovers``: ids of things of this type that are there though nobody desires them (only for ``discover``);
+    ``specs``: of those, as far as they are known, and so ``edges`` (what they depend on) and ``gates`` (their gating);
+    ``undiscovered``: why nothing can be said of leftovers ("": it can).
     """
 
     observations: dict[str, Observation]
     leftovers: list[str] = []
+    specs: dict[str, Raw] = {}
+    undiscovered: str = ""
+    edges: dict[str, tuple[str, ...]] = {}
+    gates: dict[str, str] = {}
 
 
 class NodeDeclaration(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -210,15 +246,31 @@ class NodeDeclaration(msgspec.Struct, frozen=True, omit_defaults=True, gc=False)
 
 
 class CompileRequest(msgspec.Struct, frozen=True):
-    """Body of ``rpc.domain.<domain>.compile``."""
+    """Body of ``rpc.domain.<domain>.compile``. ``domain_version`` as in :class:`ObserveRequest`."""
 
     tenant: str
     graph: str
     spec: Raw
+    domain_version: str = ""
+
+
+class CompiledPhase(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One phase of a blueprint. ``complete_when``: ``all_present`` or ``never``; ``deadline`` as people write it:
+    a duration from the phase's start, or an instant (RFC 3339).
+    """
+
+    id: str
+    nodes: list[NodeDeclaration]
+    complete_when: str = "all_present"
+    deadline: str | float | None = None
 
 
 class CompileReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The nodes a blueprint stands for, or (as an RPC error ``invalid``) what is wrong with it."""
+    """The nodes a blueprint stands for, or (as an RPC error ``invalid``) what is wrong with it.
+
+    With ``phases``, ``nodes`` are those that every phase has: no phase waits for them.
+    """
 
     nodes: list[NodeDeclaration]
     warnings: list[str] = []
+    phases: list[CompiledPhase] = []

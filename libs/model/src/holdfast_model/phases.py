@@ -2,6 +2,9 @@
 
 A blueprint is one graph or an ordered list of phases. Completion looks at the phase's own nodes only: what policies
 added neither blocks it nor survives it. Durations and times are seconds.
+
+A :class:`Lifecycle` holds its graphs and looks at all of them; a :class:`Standing` is what is kept of a blueprint
+while its nodes are counted by whoever runs it. Both move by the same rule, :func:`following`.
 """
 
 from __future__ import annotations
@@ -63,11 +66,116 @@ class Lifecycle(msgspec.Struct, frozen=True):
         The very same object while the phase is not complete; None when the last one is, and nothing is left to wait
         for: its graph stays desired.
         """
-        if not self.phase.is_complete(observed):
+        index = following(self.index, len(self.phases), self.phase.is_complete(observed))
+        if index == self.index:
             return self
-        if self.index + 1 == len(self.phases):
+        return None if index is None else msgspec.structs.replace(self, index=index)
+
+
+def following(index: int, count: int, complete: bool) -> int | None:
+    """The phase after a cycle, of ``count``: the same one, the next one, or None when the last one is complete."""
+    if not complete:
+        return index
+    return index + 1 if index + 1 < count else None
+
+
+class Term(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A phase without its graph, which has ``nodes`` nodes. It is to end ``deadline`` seconds after its start, and at
+    ``until``, a time.
+    """
+
+    id: str
+    complete_when: CompleteWhen = CompleteWhen.ALL_PRESENT
+    deadline: float | None = None
+    until: float | None = None
+    nodes: int = 0
+
+
+GRAPH = ""
+"""Stands for the blueprint as a whole where deadlines of phases are named by the phase's id."""
+
+
+class Standing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far one owner's blueprint is. A blueprint without phases is one phase without an id.
+
+    ``digest`` names what was published; ``begun`` and ``started`` are when it was admitted and when the phase in force
+    began; ``reached``: all of the last phase was there once; ``passed`` are the deadlines that passed
+    (:data:`GRAPH` or a phase's id). ``strategy`` settles conflicts with other owners when a phase is entered.
+    """
+
+    terms: tuple[Term, ...]
+    digest: str
+    begun: float
+    started: float
+    index: int = 0
+    deadline: float | None = None
+    until: float | None = None
+    reached: bool = False
+    passed: tuple[str, ...] = ()
+    strategy: str = "last_writer_wins"
+
+    @property
+    def term(self) -> Term:
+        """The phase in force."""
+        return self.terms[self.index]
+
+    @property
+    def last(self) -> bool:
+        return self.index + 1 == len(self.terms)
+
+    @property
+    def complete(self) -> bool:
+        """The last phase has come to its end; its graph stays desired."""
+        return self.reached and self.term.complete_when is not CompleteWhen.NEVER
+
+    @property
+    def graph_due(self) -> float | None:
+        """When the whole is out of time; None when nothing limits it (any more)."""
+        if self.reached or GRAPH in self.passed:
             return None
-        return msgspec.structs.replace(self, index=self.index + 1)
+        return due(self.begun, self.deadline, self.until)
+
+    @property
+    def phase_due(self) -> float | None:
+        """When the phase in force is out of time by its own deadline; None when it has none (any more)."""
+        if self.complete or self.term.id in self.passed:
+            return None
+        return due(self.started, self.term.deadline, self.term.until)
+
+    @property
+    def next_due(self) -> float | None:
+        """What children of the phase in force inherit: the earlier of both."""
+        return due(0.0, None, self.graph_due, self.phase_due)
+
+    def after(self, present: bool, now: float) -> Standing:
+        """Where it stands once all nodes of the phase are ``present`` or not: at most one phase further."""
+        if not present:
+            return self
+        if self.last:
+            return self if self.reached else msgspec.structs.replace(self, reached=True)
+        index = following(self.index, len(self.terms), self.term.complete_when is not CompleteWhen.NEVER)
+        assert index is not None
+        return self if index == self.index else msgspec.structs.replace(self, index=index, started=now)
+
+    def overdue(self, now: float) -> tuple[str, ...]:
+        """Deadlines that have passed by ``now`` and were not yet told of: :data:`GRAPH`, a phase's id, or both."""
+        dues = ((self.term.id, self.phase_due), (GRAPH, self.graph_due))
+        return tuple(dict.fromkeys(name for name, when in dues if when is not None and when <= now))
+
+    def out_of_time(self, names: tuple[str, ...]) -> Standing:
+        """These deadlines have passed."""
+        return msgspec.structs.replace(self, passed=(*self.passed, *names))
+
+
+def taken_up(fresh: Standing, before: Standing | None) -> Standing:
+    """How far a published blueprint is. The same as before keeps its phase and its clock, unless time had run out:
+    then a new version begins to count anew. A changed one starts over.
+    """
+    if before is None or before.digest != fresh.digest:
+        return fresh
+    if not before.passed:
+        return before
+    return msgspec.structs.replace(before, passed=(), begun=fresh.begun, started=fresh.started)
 
 
 def begin(phases: Sequence[GraphPhase], before: Lifecycle | None = None) -> Lifecycle:

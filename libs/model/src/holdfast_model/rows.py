@@ -15,6 +15,9 @@ import msgspec
 from msgspec import Raw
 
 from .messages import Action, NodeDeclaration
+from .names import BUILT_IN_TYPES
+from .plain import plain
+from .references import MARKED, nodes_in, texts_in
 
 EDGES_ONLY = ""
 """The type of a declaration that adds or removes edges of a node which somebody else declares."""
@@ -33,7 +36,9 @@ class Gating(StrEnum):
 
 
 class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """What one owner says of one node. ``absent``: the owner wants it gone; ``without``: edges it takes away."""
+    """What one owner says of one node. ``absent``: the owner wants it gone; ``without``: edges it takes away;
+    ``refs``: the references in its spec, whose nodes are among ``depends_on``; ``observe``: it is only looked at;
+    ``was``: what the node was called before, the latest name first."""
 
     type: str
     spec: Raw
@@ -43,17 +48,32 @@ class Declaration(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
     spec_gating: Gating = Gating.NONE
     absent: bool = False
     without: tuple[str, ...] = ()
+    refs: tuple[str, ...] = ()
+    observe: bool = False
+    was: tuple[str, ...] = ()
+
+    @property
+    def says_what(self) -> bool:
+        """Whether it declares the node, rather than wishing it gone or only speaking of its edges."""
+        return not self.absent and self.type != EDGES_ONLY
 
     def same_as(self, other: Declaration) -> bool:
         """Equal in everything that matters: a spec that differs in spelling only has the same digest."""
         return self is other or (
+            self.same_content(other)
+            and set(self.depends_on) == set(other.depends_on)
+            and set(self.without) == set(other.without)
+        )
+
+    def same_content(self, other: Declaration) -> bool:
+        """Equal in everything but the edges."""
+        return (
             self.digest == other.digest
             and self.type == other.type
             and self.gating is other.gating
             and self.spec_gating is other.spec_gating
             and self.absent == other.absent
-            and set(self.depends_on) == set(other.depends_on)
-            and set(self.without) == set(other.without)
+            and self.observe == other.observe
         )
 
 
@@ -98,7 +118,13 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):
-    """A node as the planner sees it: the merge of its declarations. ``depends_on`` names visible nodes only."""
+    """A node as the planner sees it: the merge of its declarations. ``depends_on`` names visible nodes only.
+
+    ``refs`` are the references in its spec. The digest of a declared node covers their texts; that of one whose
+    references have been resolved covers the values.
+    ``observe``: the declaration that decides it only wants it looked at. ``was``: what it was called before, the latest
+    name first; what is known of that name is known of this one.
+    """
 
     id: str
     type: str
@@ -108,6 +134,9 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     gating: Gating
     spec_gating: Gating
     owner: str
+    refs: tuple[str, ...] = ()
+    observe: bool = False
+    was: tuple[str, ...] = ()
 
     def needs_human(self, action: Action) -> bool:
         """Effective gating: the node's OR the spec's, per action."""
@@ -120,7 +149,8 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     """The last known form of a removed node, kept until it is deprovisioned.
 
     ``dependents`` are the nodes that depended on it when it went: its removal waits for those of them that were
-    removed too, and for those that stay but are not yet current in their new form.
+    removed too, and for those that stay but are not yet current in their new form. ``found``: it never was ours; all
+    that is known of it is what a search for leftovers told, perhaps not even its spec. ``was``: as of a node.
     """
 
     id: str
@@ -131,6 +161,9 @@ class Tombstone(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True
     dependents: tuple[str, ...] = ()
     gating: Gating = Gating.NONE
     spec_gating: Gating = Gating.NONE
+    refs: tuple[str, ...] = ()
+    found: bool = False
+    was: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -173,12 +206,16 @@ _gatings = {gating.value: gating for gating in Gating}
 
 def digest_of(kind: str, spec: Raw | bytes) -> str:
     """Digest of a node's type and spec, independent of key order and white space (32 hex digits)."""
-    canonical = _canonical(_plain(spec))
+    return _digest(kind, _canonical(_plain(spec)))
+
+
+def _digest(kind: str, canonical: bytes) -> str:
     return blake2b(kind.encode() + b"\0" + canonical, digest_size=16).hexdigest()
 
 
 def declare(node: NodeDeclaration, names: dict[str, str] | None = None) -> Declaration:
-    """A declaration made from a node as a blueprint or compiler states it. ValueError for an unknown gating.
+    """A declaration made from a node as a blueprint or compiler states it. ValueError for an unknown gating,
+    Unreadable for a spec or a reference that cannot be read; references add their edges.
 
     ``names`` holds the strings that declarations of one document share: ids and types, each under itself.
     """
@@ -188,13 +225,20 @@ def declare(node: NodeDeclaration, names: dict[str, str] | None = None) -> Decla
         if edges:
             edges = tuple([names.setdefault(edge, edge) for edge in edges])
     gating, spec_gating = _gatings.get(node.gating), _gatings.get(node.spec_gating)
+    value = plain(node.spec)
+    canonical = _canonical(value)
+    refs: tuple[str, ...] = ()
+    if MARKED in canonical and kind not in BUILT_IN_TYPES:
+        refs = texts_in(value)
+        edges = (*edges, *nodes_in(refs))
     return Declaration(
         kind,
         node.spec,
-        digest_of(kind, node.spec),
+        _digest(kind, canonical),
         edges if len(edges) < 2 else tuple(dict.fromkeys(edges)),
         gating or Gating(node.gating),
         spec_gating or Gating(node.spec_gating),
+        refs=refs,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from .errors import HoldfastError, IllegalState
-from .events import Event, Family
+from .events import Event, Family, ItemEvent
 from .work_items import (
     BreachDecision,
     WorkItem,
@@ -53,7 +53,7 @@ class Draft:
         self._events: list[Event] = []
         self._audit: list[AuditEntry] = []
 
-    def step(self, name: str, detail: str = "", **changes: Any) -> None:
+    def step(self, name: ItemEvent, detail: str = "", **changes: Any) -> None:
         self.item = msgspec.structs.replace(self.item, version=self._version, updated_at=self.now, **changes)
         self._events.append(self._event(name, detail))
         self.record(name.upper(), detail)
@@ -75,7 +75,7 @@ class Draft:
     def change(self) -> Change:
         return Change(self.item, tuple(self._events), tuple(self._audit))
 
-    def _event(self, name: str, detail: str) -> Event:
+    def _event(self, name: ItemEvent, detail: str) -> Event:
         item, command = self.item, self.command
         data = WorkItemEvent(
             id=item.id,
@@ -102,7 +102,7 @@ class Draft:
             claim_deadline=item.claim_deadline,
             expires_at=item.expires_at,
             breach=self.breach,
-            decide=decide_command(item) if name == "created" else "",
+            decide=decide_command(item) if name is ItemEvent.CREATED else "",
         )
         return Event(
             f"{item.id}-{item.version}-{name}", Family.WORKITEM, name, item.tenancy_id, item.subject_graph,
@@ -115,7 +115,7 @@ def assign(draft: Draft, to: str, detail: str) -> None:
     item = draft.item
     waited = (draft.now - (item.last_returned_to_pool_at or item.created_at)).total_seconds()
     draft.step(
-        "assigned",
+        ItemEvent.ASSIGNED,
         words(f"to {to}", detail),
         status=S.ASSIGNED,
         assignee_id=to,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from .errors import Forbidden, Invalid, Problem
+from .events import ItemEvent
 from .names import check_label
 from .work_items import SYSTEM, CreateWorkItem, WorkItem
 from .work_items_breach import policy_problems
@@ -16,8 +18,11 @@ from .work_items_outcomes import declaration_problems
 
 MAX_TITLE = 500
 MAX_TEXT = 1_048_576
-MAX_KEY = 2000
+MAX_KEY = 4000
+"""A callerRef names a node, of up to 256 characters, each of which may take twelve there."""
 MAX_NAMES = 1000
+LEFT_OUT = "left_out"
+"""The member of a payload that names those it had no room for."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,36 @@ def create(request: CreateWorkItem, id: str, now: datetime, defaults: Defaults) 
         on_claim_expiry=request.on_claim_expiry,
     )
     draft = Draft(item, request.created_by or SYSTEM, now)
-    draft.step("created")
+    draft.step(ItemEvent.CREATED)
     if request.assignee_id:
         assign(draft, request.assignee_id, "named by the request")
     return draft.change()
+
+
+def fitted(request: CreateWorkItem) -> CreateWorkItem:
+    """The request with its texts cut to what an item holds: one that is refused for its length asks nobody."""
+    return msgspec.structs.replace(
+        request,
+        title=_cut(request.title, MAX_TITLE),
+        description=_cut(request.description, MAX_TEXT),
+        plan_ref=_cut(request.plan_ref, MAX_KEY),
+    )
+
+
+def payload_text(payload: Mapping[str, object]) -> str:
+    """A payload as JSON text that an item holds. The largest members are left out where it is too large, and named."""
+    kept, left_out = dict(payload), list[str]()
+    while len(text := msgspec.json.encode(kept)) > MAX_TEXT:
+        sizes = {name: len(msgspec.json.encode(value)) for name, value in kept.items() if name != LEFT_OUT}
+        largest = max(sizes, key=sizes.__getitem__)
+        left_out.append(largest)
+        del kept[largest]
+        kept[LEFT_OUT] = left_out
+    return text.decode()
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _check_request(request: CreateWorkItem, now: datetime) -> None:

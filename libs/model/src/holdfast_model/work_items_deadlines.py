@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .errors import Invalid
+from .events import ItemEvent
 from .work_items import SYSTEM, EscalateTo, Extend, Fail, WorkItem
 from .work_items import WorkItemStatus as S
 from .work_items_breach import Deadline, decide, next_deadline
@@ -38,15 +39,15 @@ def breach(item: WorkItem, now: datetime) -> Change:
     if isinstance(decision, Fail):
         reason = decision.reason or f"the {deadline} deadline passed"
         if deadline is Deadline.CLAIM:
-            draft.step("claim_expired", reason, status=S.EXPIRED, resolution=reason, **ended(draft))
-        draft.step("expired", reason, status=S.EXPIRED, resolution=reason, **ended(draft))
+            draft.step(ItemEvent.CLAIM_EXPIRED, reason, status=S.EXPIRED, resolution=reason, **ended(draft))
+        draft.step(ItemEvent.EXPIRED, reason, status=S.EXPIRED, resolution=reason, **ended(draft))
     elif isinstance(decision, EscalateTo):
         _escalate(draft, decision, deadline)
     elif isinstance(decision, Extend):
         _push(draft, decision, deadline)
     else:
         reason = decision.reason or f"the {deadline} deadline passed and nothing more can be done"
-        draft.step("escalated", reason, status=S.ESCALATED, resolution=reason, **ended(draft))
+        draft.step(ItemEvent.ESCALATED, reason, status=S.ESCALATED, resolution=reason, **ended(draft))
     return draft.change()
 
 
@@ -59,7 +60,7 @@ def _escalate(draft: Draft, decision: EscalateTo, deadline: Deadline) -> None:
     else:
         changes |= fresh_claim(draft, seconds)
     detail = f"the {deadline} deadline passed; to " + ", ".join(decision.groups)
-    draft.step("sla_reassigned", detail, **changes)
+    draft.step(ItemEvent.SLA_REASSIGNED, detail, **changes)
 
 
 def _push(draft: Draft, decision: Extend, deadline: Deadline) -> None:
@@ -70,4 +71,4 @@ def _push(draft: Draft, decision: Extend, deadline: Deadline) -> None:
         waited = (draft.now - (draft.item.last_returned_to_pool_at or draft.item.created_at)).total_seconds()
         spent = draft.item.accumulated_unclaimed_seconds + max(0.0, waited)
         changes = {"claim_deadline": until, "claim_budget_seconds": spent + decision.by}
-    draft.step("sla_extended", f"the {deadline} deadline passed; moved to {until.isoformat()}", **changes)
+    draft.step(ItemEvent.SLA_EXTENDED, f"the {deadline} deadline passed; moved to {until.isoformat()}", **changes)

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from .errors import Forbidden, HoldfastError, Invalid, Problem, Stale
+from .events import ItemEvent
 from .work_items import ACTIVE, DeclineTarget, Verb, WorkItem, WorkItemCommand, WorkItemStatus
 from .work_items import WorkItemStatus as S
 from .work_items_access import Actor, check_claim, check_holder
@@ -111,7 +112,7 @@ def _claim(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
 
 def _start(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     override = check_holder(draft.item, actor)
-    draft.step("started", override, status=S.IN_PROGRESS, started_at=draft.now)
+    draft.step(ItemEvent.STARTED, override, status=S.IN_PROGRESS, started_at=draft.now)
 
 
 def _complete(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
@@ -120,26 +121,26 @@ def _complete(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     if draft.item.status is S.PENDING:
         assign(draft, actor.name, override)
     if draft.item.status is S.ASSIGNED:
-        draft.step("started", override, status=S.IN_PROGRESS, started_at=draft.now)
-    draft.step("completed", words(command.note, override), status=S.COMPLETED, **_decided(draft, command))
+        draft.step(ItemEvent.STARTED, override, status=S.IN_PROGRESS, started_at=draft.now)
+    draft.step(ItemEvent.COMPLETED, words(command.note, override), status=S.COMPLETED, **_decided(draft, command))
 
 
 def _reject(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     override = _take(draft, command, actor)
     if draft.item.status is S.PENDING:
         assign(draft, actor.name, override)
-    draft.step("rejected", words(command.note, override), status=S.REJECTED, **_decided(draft, command))
+    draft.step(ItemEvent.REJECTED, words(command.note, override), status=S.REJECTED, **_decided(draft, command))
 
 
 def _release(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     override = check_holder(draft.item, actor)
-    draft.step("released", words(command.note, override), **pooled(draft))
+    draft.step(ItemEvent.RELEASED, words(command.note, override), **pooled(draft))
 
 
 def _suspend(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     override = check_holder(draft.item, actor)
     draft.step(
-        "suspended",
+        ItemEvent.SUSPENDED,
         words(command.note, override),
         status=S.SUSPENDED,
         prior_status=draft.item.status,
@@ -150,7 +151,7 @@ def _suspend(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
 def _resume(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     override = check_holder(draft.item, actor)
     status = draft.item.prior_status or S.ASSIGNED
-    draft.step("resumed", words(command.note, override), status=status, **awake(draft))
+    draft.step(ItemEvent.RESUMED, words(command.note, override), status=status, **awake(draft))
 
 
 def _delegate(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
@@ -163,7 +164,7 @@ def _delegate(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     if to in item.excluded_users:
         raise about(item, Forbidden(f"WorkItem {item.id}: {to} is excluded from it", hint="choose another"))
     draft.step(
-        "delegated",
+        ItemEvent.DELEGATED,
         words(f"to {to}", command.note, override),
         status=S.DELEGATED,
         assignee_id=to,
@@ -176,7 +177,7 @@ def _delegate(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
 
 def _accept(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
     _check_delegatee(draft.item, actor)
-    draft.step("delegation_accepted", command.note, status=S.ASSIGNED, assigned_at=draft.now)
+    draft.step(ItemEvent.DELEGATION_ACCEPTED, command.note, status=S.ASSIGNED, assigned_at=draft.now)
 
 
 def _decline(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
@@ -190,7 +191,7 @@ def _decline(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
         }
     else:
         changes = pooled(draft)
-    draft.step("delegation_declined", command.note, **changes)
+    draft.step(ItemEvent.DELEGATION_DECLINED, command.note, **changes)
 
 
 def _escalate_by_hand(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
@@ -200,7 +201,7 @@ def _escalate_by_hand(draft: Draft, command: WorkItemCommand, actor: Actor) -> N
         raise Invalid(text, [Problem("/targetGroups", text)])
     detail = words("to " + ", ".join(groups), command.note)
     changes = pooled(draft) | {"candidate_groups": groups} | fresh_claim(draft, None)
-    draft.step("manually_escalated", detail, **changes)
+    draft.step(ItemEvent.MANUALLY_ESCALATED, detail, **changes)
 
 
 def _extend(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
@@ -211,10 +212,10 @@ def _extend(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
         text = f"{until.isoformat()} is not later than {max(old or draft.now, draft.now).isoformat()}"
         raise Invalid(text, [Problem("/expiresAt", text)])
     detail = words(f"from {old.isoformat() if old else 'never'} to {until.isoformat()}", command.note)
-    draft.step("deadline_extended", detail, expires_at=until.astimezone(UTC))
+    draft.step(ItemEvent.DEADLINE_EXTENDED, detail, expires_at=until.astimezone(UTC))
 
 
-def _end(name: str, status: WorkItemStatus) -> Callable[[Draft, WorkItemCommand, Actor], None]:
+def _end(name: ItemEvent, status: WorkItemStatus) -> Callable[[Draft, WorkItemCommand, Actor], None]:
     def end(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
         draft.step(name, command.note, status=status, resolution=command.note, **ended(draft))
 
@@ -222,7 +223,7 @@ def _end(name: str, status: WorkItemStatus) -> Callable[[Draft, WorkItemCommand,
 
 
 def _signal(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
-    draft.step("signal_received", command.note)
+    draft.step(ItemEvent.SIGNAL_RECEIVED, command.note)
 
 
 def _note(draft: Draft, command: WorkItemCommand, actor: Actor) -> None:
@@ -244,9 +245,9 @@ _VERBS: dict[Verb, Callable[[Draft, WorkItemCommand, Actor], None]] = {
     Verb.DECLINE: _decline,
     Verb.ESCALATE: _escalate_by_hand,
     Verb.EXTEND: _extend,
-    Verb.CANCEL: _end("cancelled", S.CANCELLED),
-    Verb.OBSOLETE: _end("obsolete", S.OBSOLETE),
-    Verb.FAULT: _end("faulted", S.FAULTED),
+    Verb.CANCEL: _end(ItemEvent.CANCELLED, S.CANCELLED),
+    Verb.OBSOLETE: _end(ItemEvent.OBSOLETE, S.OBSOLETE),
+    Verb.FAULT: _end(ItemEvent.FAULTED, S.FAULTED),
     Verb.SIGNAL: _signal,
     Verb.NOTE: _note,
 }

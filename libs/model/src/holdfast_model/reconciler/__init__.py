@@ -5,15 +5,20 @@ Ban: no I/O, no clock, no dice; nothing here costs the size of the graph for the
 """
 
 from .gating import Ended
-from .reconciler import Reconciler
+from .reconciler import Reconciler, reported_fault
 from .records import Phase, Record
-from .turn import CloseIntent, Dispatch, ItemIntent, Look, Settings, StepIntent, Turn, TypeInfo
+from .searching import Found, Leftover
+from .turn import CloseIntent, Dispatch, Enter, ItemIntent, Look, Settings, StepIntent, Turn, TypeInfo
+from .types import type_infos
 
 __all__ = [
     "CloseIntent",
     "Dispatch",
     "Ended",
+    "Enter",
+    "Found",
     "ItemIntent",
+    "Leftover",
     "Look",
     "Phase",
     "Reconciler",
@@ -22,4 +27,6 @@ __all__ = [
     "StepIntent",
     "Turn",
     "TypeInfo",
+    "reported_fault",
+    "type_infos",
 ]

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 import msgspec
 
 from holdfast_model.events import FaultType
-from holdfast_model.messages import Action, Observation, Outcome, Status, StepOutcome
+from holdfast_model.ladders import PENDING, UNRESOLVED
+from holdfast_model.messages import WORK_REASONS, Action, Observation, Outcome, Status, StepOutcome, concise
 from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES
+from holdfast_model.reasons import Reason
 
 from .core import Core
 from .executing import identity, intent_of
@@ -19,12 +21,15 @@ from .gating import ask_approval
 from .observing import after_observation, apply_observation, observed, outdate
 from .records import Flight, GateState, Record, Unit
 from .removing import gone, renewed
-from .reviewing import ai_answered, ai_reason, clear, reopen_reviews
+from .renaming import flown_as
+from .reviewing import ai_answer, ai_answered, ai_reason, clear, reopen_reviews
 
-DEAD_LETTERED = "dead_lettered"
-PENDING = "PENDING"
-_PRESENT = Status.PRESENT
+_PRESENT, _ABSENT, _DEPROVISION = Status.PRESENT, Status.ABSENT, Action.DEPROVISION
 _replace = msgspec.structs.replace
+LEAST_PAUSE = 0.05
+"""Each attempt that fails is a fault: without a pause, they would come as fast as messages do."""
+LONGEST_PAUSE = 366 * 86_400.0
+"""Who says that a step is to be tried again later than in a year has miscalculated."""
 
 
 def on_outcomes(core: Core, outcomes: Iterable[StepOutcome]) -> int:
@@ -35,17 +40,18 @@ def on_outcomes(core: Core, outcomes: Iterable[StepOutcome]) -> int:
     counted = 0
     touches: list[tuple[str, Observation | None, int]] = []
     for out in outcomes:
-        flown = core.flights.get(out.node)
-        if flown is None or flown[1].operation != out.operation or flown[1].attempt != out.attempt:
+        name = flown_as(core, out.node, out.operation, out.attempt)
+        if not name:
             continue
         counted += 1
-        flight = core.end_flight(out.node)
+        flown = core.flights[name]
+        flight = core.end_flight(name)
         if not core.knows(flown[0]):  # a review that went while it was answered
             continue
         _concluded(core, flown[0], flight, out)
         touches += [(t.node, t.observation, flight.order) for t in out.touch]
     for name, seen, order in touches:
-        unit = core.units.get(name)
+        unit = core.units.get(name) or core.units.get(core.renamed.get(name, ""))
         if unit is not None:
             _touched(core, unit, seen if order > unit.tick else None)  # or it may have seen an earlier form
     return counted
@@ -63,6 +69,9 @@ def _touched(core: Core, unit: Unit, seen: Observation | None) -> None:
 
 def _concluded(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
     core.wave["steps"] += 1
+    out = concise(out)
+    if out.observation is not None and (seen := concise(out.observation)) is not out.observation:
+        out = _replace(out, observation=seen)
     if out.outcome is not Outcome.EXPIRED:  # counted as in events of the reference: what was tried, not what succeeded
         core.wave["removals" if flight.action is Action.DEPROVISION else "additions"] += 1
         core.wave["faults"] += out.outcome in (Outcome.FAILED, Outcome.REJECTED)
@@ -80,15 +89,42 @@ def _concluded(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None
             core.set_record(unit, _tried(unit.rec, flight))
             ask_approval(core, unit, out, flight.action, flight.digest)
         case Outcome.REJECTED:
-            core.set_record(unit, _replace(_tried(unit.rec, flight), refused=flight.digest))
-            core.fault(unit, FaultType.APPROVAL_REJECTED, out.reason or "rejected", out.detail)
+            said = {"error": out.detail, "error_reason": out.reason or Reason.REJECTED}
+            core.set_record(unit, _replace(_tried(unit.rec, flight), refused=flight.digest, given_up="", **said))
+            core.fault(unit, FaultType.APPROVAL_REJECTED, out.reason or Reason.REJECTED, out.detail)
         case Outcome.SKIPPED:
-            pause = 30.0 if out.retry_after is None else out.retry_after
-            core.set_record(unit, _replace(_tried(unit.rec, flight), next_try=core.now + pause))
+            pause = _pause(out, 30.0)
+            said = {"error": out.detail, "error_reason": out.reason}
+            core.set_record(unit, _replace(_tried(unit.rec, flight), next_try=core.now + pause, **said))
         case Outcome.EXPIRED:
-            core.set_record(unit, _tried(unit.rec, flight))
+            # It may have been run all the same: by somebody who crashed before the answer was out.
+            if _opposite(unit, flight) or _back(unit, flight):
+                _look_first(core, unit, flight)
+            else:
+                core.set_record(unit, _tried(unit.rec, flight))
     if unit.again:
         core.look(unit)
+
+
+def _pause(out: StepOutcome, otherwise: float) -> float:
+    """How long the provisioner wants the next attempt put off, within reason."""
+    return otherwise if out.retry_after is None else min(max(LEAST_PAUSE, out.retry_after), LONGEST_PAUSE)
+
+
+def _opposite(unit: Unit, flight: Flight) -> bool:
+    """Whether meanwhile the opposite of a step is wanted."""
+    return (unit.tomb is None) is not (flight.action is Action.PROVISION)
+
+
+def _back(unit: Unit, flight: Flight) -> bool:
+    """Whether the step was for another form, and what was there before it is wanted again: it may be so no longer."""
+    rec, digest = unit.rec, unit.form.digest
+    return rec.status is _PRESENT and rec.digest == digest != flight.digest
+
+
+def _look_first(core: Core, unit: Unit, flight: Flight) -> None:
+    """A step may have taken effect, whatever was said of it: nothing is known until somebody has looked."""
+    core.set_record(unit, _replace(_tried(unit.rec, flight), status=None, uses=union(unit.rec.uses, flight.uses)))
 
 
 def _tried(rec: Record, flight: Flight) -> Record:
@@ -108,7 +144,7 @@ def _removed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
         detail=seen.detail, token=seen.token, failures=failures, permanent="", error="", error_reason="",
         next_try=0.0 if absent else core.now + backoff(core, unit, failures),
         digest="" if absent else unit.rec.digest, uses=() if absent else unit.rec.uses, gate=None, approval=None,
-        decision=None, episode="", raised=(), outputs=None, info=None, failed_at=(), alone=False,
+        decision=None, episode="", raised=(), fault="", outputs=None, info=None, failed_at=(), alone=False,
     )  # fmt: skip
     if absent:
         gone(core, unit)
@@ -117,26 +153,65 @@ def _removed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
 def _reviewed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
     """An AI review was answered, or is still at it."""
     seen = out.observation or Observation(_PRESENT)
-    tried = _tried(unit.rec, flight)
-    if seen.reason == PENDING or seen.status is not _PRESENT:
-        failures = unit.rec.failures + 1
-        pause = backoff(core, unit, failures) if out.retry_after is None else out.retry_after
-        later = {"failures": failures, "next_try": core.now + pause}
-        core.set_record(unit, _replace(tried, status=Status.ABSENT, reason=seen.reason, **later))
+    reason = ai_reason(unit, seen)
+    if reason != PENDING:
+        _answered(core, unit, flight, _replace(seen, reason=reason))
         return
+    failures = unit.rec.failures + 1
+    pause = _pause(out, backoff(core, unit, failures))
+    later = {"failures": failures, "next_try": core.now + pause}
+    core.set_record(unit, _replace(_tried(unit.rec, flight), status=Status.ABSENT, reason=reason, **later))
+
+
+def _answered(core: Core, review: Unit, flight: Flight, seen: Observation) -> None:
+    seen, mending = ai_answer(core, review, seen)
     core.set_record(
-        unit,
+        review,
         _replace(
-            tried, intent="", status=_PRESENT, reason=ai_reason(unit, seen), detail=seen.detail, info=seen.info,
-            digest=flight.digest, failures=0, next_try=0.0, error="", error_reason="",
+            _tried(review.rec, flight), intent="", status=_PRESENT, reason=seen.reason, detail=seen.detail,
+            info=seen.info, digest=flight.digest, failures=0, next_try=0.0, permanent="", error="", error_reason="",
         ),
     )  # fmt: skip
-    ai_answered(core, unit)
+    if not mending:
+        ai_answered(core, review)
 
 
 def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
     rec = unit.rec
     seen = out.observation or Observation(_PRESENT, outputs=out.outputs)
+    if rec is core.blank(unit.type)[1] and seen.status is _PRESENT:
+        new = _made(unit, flight, seen, out)
+    else:
+        new = _made_again(core, unit, flight, seen, out)
+    core.set_record(unit, new)
+    if core.graves and unit.node is not None:
+        renewed(core, unit, flight)
+    if seen.status is not _PRESENT:
+        after_observation(core, unit, seen)
+    if new.hold and unit.rec.decision is None:
+        reopen_reviews(core, unit)
+    if unit.below and unit.node is not None:
+        info = core.info(unit)
+        if info is not None and info.cascade:
+            units = core.units
+            for name in unit.below:
+                below = units[name]
+                status = below.rec.status
+                if (status is not None and status is not _ABSENT) or below.flying:
+                    outdate(core, below)
+
+
+def _made(unit: Unit, flight: Flight, seen: Observation, out: StepOutcome) -> Record:
+    """What is known of a thing that was made where nothing was, and nothing had gone wrong: the common case."""
+    outputs = out.outputs if seen.outputs is None else seen.outputs
+    return Record(
+        type=unit.type, status=_PRESENT, reason=seen.reason, detail=seen.detail, token=seen.token, digest=flight.digest,
+        operation=flight.operation, attempt=flight.attempt, outputs=outputs, info=seen.info, uses=flight.uses,
+    )  # fmt: skip
+
+
+def _made_again(core: Core, unit: Unit, flight: Flight, seen: Observation, out: StepOutcome) -> Record:
+    rec = unit.rec
     carried = bool(flight.carries) and identity(rec.decision) == flight.carries
     fields: dict[str, object] = {
         "operation": flight.operation,
@@ -151,6 +226,7 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
         "next_try": 0.0,
         "permanent": "",
         "refused": "",
+        "given_up": "",
         "approval": None,
         "alone": False,
         "unanswered": "",
@@ -164,21 +240,13 @@ def _provisioned(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> No
         fields |= {"failures": 0, "error": "", "error_reason": "", "failed_at": ()}
     if rec.gate is not None and rec.gate.state is GateState.PASSED and unit.type not in BUILT_IN_TYPES:
         fields["gate"] = None
-    new = observed(core, unit, _replace(rec, **fields), seen)
+    new = observed(core, unit, _replace(rec, **fields), seen, of=flight.digest)
     if out.outputs is not None and new.outputs is None:
         new = _replace(new, outputs=out.outputs)
-    core.set_record(unit, new)
-    if new.hold and new.decision is None:
-        reopen_reviews(core, unit)
-    if core.graves and unit.node is not None:
-        renewed(core, unit, flight)
-    if seen.status is not _PRESENT:
-        after_observation(core, unit, seen)
-    if unit.below:
-        info = core.info(unit)
-        if info is not None and info.cascade and unit.node is not None:
-            for below in unit.below:
-                outdate(core, core.units[below])
+    if seen.status is not _PRESENT and not new.hold and seen.reason not in WORK_REASONS:
+        failures = rec.failures + 1  # it says that it is made, but it is not: no reason to hurry
+        new = _replace(new, failures=failures, next_try=core.now + backoff(core, unit, failures))
+    return new
 
 
 def _healed(core: Core, rec: Record, flight: Flight) -> dict[str, object]:
@@ -190,33 +258,36 @@ def _healed(core: Core, rec: Record, flight: Flight) -> dict[str, object]:
 
 
 def _failed(core: Core, unit: Unit, flight: Flight, out: StepOutcome) -> None:
-    if (unit.tomb is None) is not (flight.action is Action.PROVISION):
-        # Meanwhile the opposite is wanted. It may have taken effect nevertheless: look before anything else is done.
+    if _opposite(unit, flight):
         # It raises nothing: a removed node raises faults of its removal only, a desired one none of it.
-        core.set_record(unit, _replace(_tried(unit.rec, flight), status=None, uses=union(unit.rec.uses, flight.uses)))
+        _look_first(core, unit, flight)
+        return
+    if unit.type == AI_REVIEW and out.permanent:  # there will never be an answer, so a person is to be asked
+        failed(core, unit, flight.action, out.reason or Reason.FAILED, out.detail, permanent=True)
+        why = f"the reviewer failed: {out.detail or out.reason}"
+        _answered(core, unit, flight, Observation(_PRESENT, UNRESOLVED, why))
         return
     rec = unit.rec
     failures = rec.failures + 1
     carried = bool(flight.carries) and identity(rec.decision) == flight.carries
-    pause = backoff(core, unit, failures) if out.retry_after is None else out.retry_after
-    singled = out.reason == DEAD_LETTERED and not rec.alone
+    decided = rec.decision is not None and not carried  # while the step was under way: the next one takes it along
+    pause = _pause(out, backoff(core, unit, failures))
+    singled = out.reason == Reason.DEAD_LETTERED and not rec.alone
     fields: dict[str, object] = {
         "failures": failures,
         "error_reason": out.reason,
         "error": out.detail,
-        "next_try": 0.0 if singled else core.now + pause,
+        "next_try": 0.0 if singled or decided else core.now + pause,
         "alone": rec.alone or singled,
         "uses": union(rec.uses, flight.uses),
     }
-    if out.permanent:
-        fields["permanent"] = flight.digest
-        if carried:
-            fields["decision"] = None
+    if out.permanent and not decided:
+        fields |= {"permanent": flight.digest, "decision": None}
     core.set_record(unit, _replace(_tried(rec, flight), **fields))
     if out.observation is not None:
-        apply_observation(core, unit, out.observation)
-    failed(core, unit, flight.action, out.reason or "failed", out.detail, permanent=out.permanent)
-    if carried or out.permanent:
+        apply_observation(core, unit, out.observation, of=flight.digest)
+    failed(core, unit, flight.action, out.reason or Reason.FAILED, out.detail, permanent=out.permanent)
+    if not decided:
         reopen_reviews(core, unit)
 
 
@@ -233,7 +304,7 @@ def deadlines_due(core: Core) -> None:
                 unit,
                 _replace(
                     _tried(unit.rec, flight), uses=union(unit.rec.uses, flight.uses), status=Status.UNKNOWN,
-                    reason="no_answer", detail="the step was not answered in time",
+                    reason=Reason.NO_ANSWER, detail="the step was not answered in time",
                     unanswered=flight.digest if flight.action is Action.PROVISION else "",
                     doubted=bool(flight.carries) and identity(unit.rec.decision) == flight.carries,
                 ),

@@ -10,24 +10,26 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 import msgspec
 
 from holdfast_model.messages import Status
 from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES, GraphRef
+from holdfast_model.resync import Timers
 from holdfast_model.rows import Node, Tombstone
 
-from .facts import review_spec, union
+from .facts import discard, lacks, review_spec, union
+from .phasing import Stages
 from .queues import Queue
 from .records import NO_NAMES, Flight, Phase, Record, Unit
+from .referring import index_refs
+from .searching import Search, searched, was_ours
 from .turn import Settings, StepIntent, Turn, TypeInfo
 from .undoing import Undo
 from .voice import Voice
 
 _BUILT_IN = TypeInfo("", "", True, 0.0, 60.0, 1, observes=False, cascade=False)
 _PRESENT, _READY = Status.PRESENT, Phase.READY
-_T = TypeVar("_T", str, Unit)
 
 
 class Core(Voice):
@@ -51,10 +53,13 @@ class Core(Voice):
         self.cuts: dict[Unit, dict[Unit, None]] = {}  # graves -> those they do not wait for, to end a circle
         self.former: dict[str, dict[Unit, None]] = {}  # id -> units made with it that no longer name it
         self.flights: dict[str, tuple[Unit, Flight]] = {}  # by node id: at most one
+        self.renamed: dict[str, str] = {}  # former name -> name of a node, for steps that were sent under the former
         self.batches: dict[str, dict[str, None]] = {}  # batch -> node ids still in flight
         self.sent: dict[str, tuple[StepIntent, frozenset[str]]] = {}  # open batches, and whom they were sent for
         self.by_type: dict[str, dict[Unit, None]] = {}
         self.reviews: dict[str, dict[str, None]] = {}  # target -> review node ids
+        self.referrers: dict[str, dict[Unit, None]] = {}  # node -> desired units whose specs refer to its outputs
+        self.to_resolve: dict[Unit, None] = {}  # those of which a reference may have another value now
         self.gates: dict[str, Unit] = {}  # gates and approvals by request key
         self.queues: dict[tuple[str, str], Queue] = {}
         self.phases: dict[Phase, int] = dict.fromkeys(Phase, 0)
@@ -70,9 +75,16 @@ class Core(Voice):
         self.wake_tags: dict[str, set[str]] = {}  # node -> tags
         self.timers: list[tuple[float, str, str]] = []  # (when, id, type): backoff, quarantine, look again
         self.deadlines: list[tuple[float, str]] = []  # (when, batch)
-        self.resync_at: dict[str, float] = {}
+        self.preferences: tuple[Mapping[str, str | int | float], ...] = ()
+        self.intervals = Timers()
+        self.rounds: dict[float, float] = {}  # interval -> when its types are looked at next
+        self.grouped: list[str] = []  # the types that ``intervals`` was made for
+        self.regroup = True  # an interval may have changed
+        self.slept_until: float | None = None  # unloaded until then: rounds since have not been held
         self.missing_since: dict[str, float] = {}
         self.missing_told: set[str] = set()
+        self.stages = Stages()
+        self.search = Search()
         self.converged = False
         self.wave: Counter[str] = Counter()
         self.turn = Turn()
@@ -109,6 +121,10 @@ class Core(Voice):
             self.reviews.setdefault(str(review_spec(node).get("target", "")), {})[unit.id] = None
         if self.graves:
             self.mark_graves(unit.id)
+        if self.stages.of:
+            self.stages.note(unit.id, False)
+        if node.refs:
+            index_refs(self, unit, (), node.refs)
         return self._entered(unit)
 
     def add_grave(self, tomb: Tombstone, rec: Record) -> Unit:
@@ -123,10 +139,7 @@ class Core(Voice):
         return self.ticks
 
     def _entered(self, unit: Unit) -> Unit:
-        members = self.by_type.get(unit.type)
-        if members is None:
-            members = self.by_type[unit.type] = {}
-        members[unit] = None
+        self.by_type.setdefault(unit.type, {})[unit] = None
         rec = unit.rec
         if rec.gate is not None or rec.approval is not None:
             self._index_gates(unit)
@@ -146,9 +159,7 @@ class Core(Voice):
             self._currency_changed(unit)
         self.set_phase(unit, None)
         for index in (self.by_type, self.to_look):
-            members = index.get(unit.type)
-            if members is not None:
-                members.pop(unit, None)
+            index.get(unit.type, {}).pop(unit, None)
         self.dirty.pop(unit, None)
         self.doubtful.pop(unit, None)
         for gate in (unit.rec.gate, unit.rec.approval):
@@ -171,10 +182,14 @@ class Core(Voice):
         else:
             assert unit.node is not None
             del self.units[unit.id]
+            self.stages.gone(unit.id)
+            if unit.declared.refs:
+                index_refs(self, unit, unit.declared.refs, ())
             if unit.type in BUILT_IN_TYPES:
-                _discard(self.reviews, str(review_spec(unit.node).get("target", "")), unit.id)
+                discard(self.reviews, str(review_spec(unit.node).get("target", "")), unit.id)
         self.mark_graves(unit.id)
         self.looked(unit.id)
+        was_ours(self, unit.id)
 
     def forms_removed(self, node: str) -> list[Unit]:
         """The graves of a node, one for each type it had."""
@@ -221,7 +236,7 @@ class Core(Voice):
     def _enter_former(self, unit: Unit, wanted: tuple[str, ...]) -> None:
         for target in unit.former:
             if target not in wanted:
-                _discard(self.former, target, unit)
+                discard(self.former, target, unit)
         for target in wanted:
             self.former.setdefault(target, {})[unit] = None
         unit.former = wanted
@@ -230,7 +245,7 @@ class Core(Voice):
         """Make ``names`` those for whom a removal waits."""
         for name in grave.below:
             if name not in names:
-                _discard(self.mourners, name, grave)
+                discard(self.mourners, name, grave)
         for name in names:
             self.mourners.setdefault(name, {})[grave] = None
         grave.below = dict(names)
@@ -239,36 +254,48 @@ class Core(Voice):
         """A removal waits for ``name`` no longer."""
         self.undo.note_mourned(grave, name)
         grave.leaves(name)
-        _discard(self.mourners, name, grave)
+        discard(self.mourners, name, grave)
         self.dirty[grave] = None
 
     # ---- records
 
     def set_record(self, unit: Unit, rec: Record, *, write: bool = True) -> None:
         """Replace a record; dependents and waiting removals learn of it when the node's currency changed."""
-        self.undo.note(unit)
-        old = unit.rec
-        if write and unit.current and rec.uses is old.uses and rec.digest == old.digest:
-            assert unit.node is not None
-            if rec.uses != unit.node.depends_on and rec.status is not Status.ABSENT:
-                rec = msgspec.structs.replace(rec, uses=unit.node.depends_on)
+        old, node, undo = unit.rec, unit.node, self.undo
+        if unit not in undo.units:
+            undo.note(unit)
+        if unit.current and write and rec.uses is old.uses and rec.digest == old.digest:
+            assert node is not None
+            if rec.uses != node.depends_on and rec.status is not Status.ABSENT:
+                rec = msgspec.structs.replace(rec, uses=node.depends_on)
         unit.rec = rec
+        if rec.refs is not old.refs and unit.declared.refs:
+            unit.resolve()
+            node = unit.node
+        if self.referrers and rec.outputs is not old.outputs:
+            self.to_resolve.update(self.referrers.get(unit.id, ()))
         if old.gate is not rec.gate or old.approval is not rec.approval:
-            for gate in (old.gate, old.approval):
-                if gate is not None:
-                    self.gates.pop(gate.id, None)
-            self._index_gates(unit)
-            if self.graves:
-                self.mark_graves(unit.id)
+            self._reindex_gates(unit, old)
+        now = node is not None and rec.status is _PRESENT and not unit.flying and rec.digest == node.digest
+        if now and not unit.current and node is not None and lacks(rec.uses, node.depends_on):
+            rec = unit.rec = msgspec.structs.replace(rec, uses=node.depends_on)  # it stands on what it declares now
         if write:
-            self.write(unit.field, rec)
+            self.turn.rows[unit.field] = rec
+            if undo.keeping:
+                undo.kept_rows[unit.field] = None
         self.dirty[unit] = None
-        if rec.uses is not old.uses:
+        if now is not unit.current or rec.uses is not old.uses:
             self.refresh(unit, uses=True)
             if self.graves:
                 self.mark_graves(unit.id)
-        else:
-            self.refresh(unit)
+
+    def _reindex_gates(self, unit: Unit, old: Record) -> None:
+        for gate in (old.gate, old.approval):
+            if gate is not None:
+                self.gates.pop(gate.id, None)
+        self._index_gates(unit)
+        if self.graves:
+            self.mark_graves(unit.id)
 
     def write(self, field: str, rec: Record | None) -> None:
         """Write (None: delete) a field of ``state`` with this turn."""
@@ -287,8 +314,9 @@ class Core(Voice):
         if now is not unit.current:
             unit.current = now
             self._currency_changed(unit)
-            self.index_former(unit)
-        elif uses:
+        elif not uses:
+            return
+        if unit.former or (rec.uses and not now):
             self.index_former(unit)
 
     def lose_currency(self, unit: Unit) -> None:
@@ -299,7 +327,11 @@ class Core(Voice):
 
     def _currency_changed(self, unit: Unit) -> None:
         units, dirty, name = self.units, self.dirty, unit.id
+        if self.stages.of:
+            self.stages.note(name, unit.current)
         if unit.current:
+            if self.referrers:
+                self.to_resolve.update(self.referrers.get(name, ()))
             for below in unit.below:
                 other = units[below]
                 other.unmet -= 1
@@ -323,18 +355,18 @@ class Core(Voice):
 
     def set_flight(self, unit: Unit, flight: Flight) -> None:
         """A step is sent: nothing that was asked before says anything about what comes now."""
-        self.undo.note(unit)
-        self.undo.note_flight(unit.id)
+        undo = self.undo
+        if unit not in undo.units:
+            undo.note(unit)
+        if unit.id not in undo.flights:
+            undo.note_flight(unit.id)
         unit.min_request = self.request_number
         unit.asked = 0
         self.put_flight(unit, flight)
 
     def put_flight(self, unit: Unit, flight: Flight) -> None:
         self.flights[unit.id] = (unit, flight)
-        batch = self.batches.get(flight.batch)
-        if batch is None:
-            batch = self.batches[flight.batch] = {}
-        batch[unit.id] = None
+        self.batches.setdefault(flight.batch, {})[unit.id] = None
         unit.flying = True
         if unit.current:  # it was edited back and forth while a step was under way
             self.refresh(unit)
@@ -355,20 +387,22 @@ class Core(Voice):
     def end_flight(self, node: str) -> Flight:
         """The step has ended, whatever its outcome. Observations begun before now say nothing any more."""
         unit, flight = self.flights[node]
-        self.undo.note(unit)
-        self.undo.note_flight(node)
-        sent = self.sent.get(flight.batch)
-        if self.take_flight(node):
-            self.undo.sent[flight.batch] = sent
+        undo = self.undo
+        if unit not in undo.units:
+            undo.note(unit)
+        if node not in undo.flights:
+            undo.note_flight(node)
+        if len(self.batches[flight.batch]) == 1:
+            self.undo.sent[flight.batch] = self.sent.get(flight.batch)
             self.todo(f"b:{flight.batch}", None)
+        self.take_flight(node)
         unit.min_request = self.request_number
         if not unit.again:
             self.no_doubt(unit)
         return flight
 
-    def take_flight(self, node: str) -> bool:
-        """Forget a flight; True if it was the last of its batch. The caller sets the unit's record next: before that,
-        nobody knows how it is."""
+    def take_flight(self, node: str) -> None:
+        """Forget a flight. The caller sets the unit's record next: before that, nobody knows how it is."""
         unit, flight = self.flights.pop(node)
         unit.flying = False
         batch = self.batches[flight.batch]
@@ -376,22 +410,11 @@ class Core(Voice):
         if not batch:
             del self.batches[flight.batch]
             self.sent.pop(flight.batch, None)
-        if self.knows(unit):
-            self.dirty[unit] = None
         other = self.units.get(node)
         if other is not None:
             self.dirty[other] = None
         if self.graves:
             self.mark_graves(node)
-        return not batch
-
-    def strike(self, node: str, type: str) -> None:
-        """A form of a node is forgotten, and with it that its steps were answered: open batches must not name it."""
-        for batch, (intent, nodes) in self.sent.items():
-            if node in nodes and intent.type == type and node not in self.batches[batch]:
-                intent = msgspec.structs.replace(intent, steps=[s for s in intent.steps if s[0] != node])
-                self.sent[batch] = (intent, nodes - {node})
-                self.todo(f"b:{batch}", intent)
 
     # ---- phases and the frontier
 
@@ -431,9 +454,9 @@ class Core(Voice):
 
     @property
     def settled(self) -> bool:
-        """All as declared, nothing left to remove, nothing in flight, nothing in doubt."""
+        """All as declared, nothing left to remove, nothing in flight, nothing in doubt, no further phase."""
         present = self.phases[Phase.PRESENT] == len(self.units)
-        return present and not (self.graves or self.flights or self.doubtful)
+        return present and not (self.graves or self.flights or self.doubtful or self.stages.ahead)
 
     # ---- observations to ask for
 
@@ -443,15 +466,12 @@ class Core(Voice):
             unit.again = True
             return
         info = self.info(unit)
-        if info is None or not info.observes:
+        if info is None or unit.hidden or not (info.observes or searched(self, unit)):
             unit.again = unit.suspect = False
             self.no_doubt(unit)
             self.looked(unit.id)
             return
-        members = self.to_look.get(unit.type)
-        if members is None:
-            members = self.to_look[unit.type] = {}
-        members[unit] = None
+        self.to_look.setdefault(unit.type, {})[unit] = None
 
     def no_doubt(self, unit: Unit) -> None:
         """It has been seen, or cannot be."""
@@ -476,11 +496,3 @@ class Core(Voice):
         if unit.timer_at <= self.now or when < unit.timer_at:
             unit.timer_at = when
             heapq.heappush(self.timers, (when, unit.id, unit.type if unit.tomb else ""))
-
-
-def _discard(index: dict[str, dict[_T, None]], key: str, value: _T) -> None:
-    found = index.get(key)
-    if found is not None:
-        found.pop(value, None)
-        if not found:
-            del index[key]

@@ -8,9 +8,11 @@ from itertools import islice
 
 from holdfast_model.messages import Action, Approval, Decision, Step, StepBatch
 from holdfast_model.names import AI_REVIEW
+from holdfast_model.phases import due
 
 from .core import Core
 from .deciding import decide
+from .phasing import due_of
 from .queues import Queue
 from .records import Flight, GateState, Phase, Unit
 from .turn import Dispatch, StepIntent
@@ -68,7 +70,7 @@ def _send(core: Core, key: tuple[str, str], units: list[Unit]) -> None:
         core.set_flight(unit, flight)
         if unit.id in core.grave_types:
             _supersede(core, unit)
-        steps.append(build_step(unit, flight))
+        steps.append(build_step(unit, flight, due_of(core, unit)))
         short = flight.digest[:12]
         sent.append((unit.id, str(flight.action), flight.operation, flight.attempt, short, flight.uses, flight.carries))
     heapq.heappush(core.deadlines, (deadline, batch))
@@ -115,8 +117,11 @@ def _supersede(core: Core, sent: Unit) -> None:
             core.change(unit, intent="")
 
 
-def build_step(unit: Unit, flight: Flight) -> Step:
-    """The step of a unit in flight; the same again when a new owner rebuilds a batch from the graph."""
+def build_step(unit: Unit, flight: Flight, parents: float | None = None) -> Step:
+    """The step of a unit in flight; the same again when a new owner rebuilds a batch from the graph.
+
+    ``parents``: when the phase or blueprint it belongs to is out of time. The step's own limit may come first.
+    """
     rec, form = unit.rec, unit.form
     consent, approval = rec.approval, None
     if (
@@ -129,5 +134,6 @@ def build_step(unit: Unit, flight: Flight) -> Step:
     decision = rec.decision if flight.carries and identity(rec.decision) == flight.carries else None
     return Step(
         unit.id, flight.action, flight.operation, flight.attempt, unit.type, form.spec, form.digest,
-        form.depends_on, approval, decision,
+        form.depends_on, approval, decision, rec.refs if form.refs else None,
+        due(0.0, None, flight.deadline, parents) if parents else None,
     )  # fmt: skip

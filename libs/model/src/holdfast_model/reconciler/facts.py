@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from holdfast_model.rows import Node
 
 from .records import Unit
+
+_T = TypeVar("_T", str, Unit)
 
 
 def union(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
@@ -24,6 +28,20 @@ def review_spec(node: Node) -> dict[str, object]:
     return spec if isinstance(spec, dict) else {}
 
 
+def discard(index: dict[str, dict[_T, None]], key: str, value: _T) -> None:
+    """Take a value out of an index that holds no empty entries."""
+    found = index.get(key)
+    if found is not None:
+        found.pop(value, None)
+        if not found:
+            del index[key]
+
+
 def parent_of(unit: Unit) -> str | None:
     """The first node that a desired one depends on, as events name it."""
     return unit.node.depends_on[0] if unit.node is not None and unit.node.depends_on else None
+
+
+def lacks(uses: tuple[str, ...], edges: tuple[str, ...]) -> bool:
+    """Whether what a thing was made with leaves out some of these edges."""
+    return uses != edges and not set(edges).issubset(uses)

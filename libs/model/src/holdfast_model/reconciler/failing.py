@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from holdfast_model.events import Family, FaultType
+from holdfast_model.events import Family, FaultType, NodeEvent
+from holdfast_model.ladders import covered
 from holdfast_model.messages import Action
+from holdfast_model.reasons import Reason
 
 from .core import Core
 from .records import Unit
@@ -16,7 +18,7 @@ def failed(core: Core, unit: Unit, action: Action, reason: str, detail: str, *, 
     kind = FaultType.PROVISION_FAILED if action is Action.PROVISION else FaultType.DEPROVISION_FAILED
     core.fault(unit, kind, reason, detail, permanent=permanent, attempt=unit.rec.failures)
     info = core.info(unit)
-    if info is None or info.covered:
+    if info is None or info.covered or _looked_after(core, unit):
         return
     settings = core.settings
     recent = (*[t for t in unit.rec.failed_at if core.now - t <= settings.poison_window], core.now)
@@ -24,15 +26,21 @@ def failed(core: Core, unit: Unit, action: Action, reason: str, detail: str, *, 
         core.change(unit, failed_at=recent)
         return
     core.change(unit, failed_at=())
-    quarantine(core, unit, "poison", f"it failed {len(recent)} times; last: {detail or reason}")
+    quarantine(core, unit, Reason.POISON, f"it failed {len(recent)} times; last: {detail or reason}")
 
 
-def quarantine(core: Core, unit: Unit, reason: str, why: str) -> None:
-    """Send no step for a while; tell why. ``reason``: livelock or poison."""
+def _looked_after(core: Core, unit: Unit) -> bool:
+    """Whether its blueprint brought a ladder for it."""
+    owner = unit.node.owner if unit.node is not None else ""
+    return covered([ladder for ladder in core.settings.ladders if ladder.concerns((owner,))], unit.type)
+
+
+def quarantine(core: Core, unit: Unit, reason: Reason, why: str) -> None:
+    """Send no step for a while; tell why. ``reason``: LIVELOCK or POISON."""
     until = core.now + core.settings.quarantine
     core.change(unit, quarantined_until=until)
     data: dict[str, object] = {"node": unit.id, "nodeType": unit.type, "reason": reason, "detail": why, "until": until}
-    core.emit(Family.NODE, "quarantined", data, unit.id)
+    core.emit(Family.NODE, NodeEvent.QUARANTINED, data, unit.id)
 
 
 def backoff(core: Core, unit: Unit, failures: int) -> float:

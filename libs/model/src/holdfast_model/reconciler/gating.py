@@ -7,13 +7,15 @@ from urllib.parse import quote
 
 import msgspec
 
-from holdfast_model.events import Family, FaultType
+from holdfast_model.events import Family, FaultType, NodeEvent
 from holdfast_model.messages import Action, Decision, Status, StepOutcome
 from holdfast_model.names import HUMAN_REVIEW
+from holdfast_model.reasons import Reason
 
 from .core import Core
 from .deciding import needs_person
 from .failing import backoff, failed
+from .phasing import due_of
 from .records import ApprovalGate, Gate, GateState, Unit
 from .reviewing import attest, decide_target, review_item
 from .turn import CloseIntent, ItemIntent
@@ -21,18 +23,29 @@ from .turn import CloseIntent, ItemIntent
 _replace = msgspec.structs.replace
 
 
-DONE, REJECT = "done", "reject"
+DONE, REJECT = "done", Reason.REJECT.value
 """What a person may answer to a gate. An empty answer means that it is done."""
+ENDED_AS = {
+    "REJECTED": Reason.REJECTED,
+    "EXPIRED": Reason.EXPIRED,
+    "ESCALATED": Reason.ESCALATED,
+    "CANCELLED": Reason.CANCELLED,
+    "FAULTED": Reason.FAULTED,
+    "OBSOLETE": Reason.OBSOLETE,
+}
+"""The reason that the end of a WorkItem is, by its status."""
 
 
-def human_ref(core: Core, unit: Unit, action: Action) -> str:
-    """callerRef of a human gate: ``desiredstate:<tenant>:<node>:<provision|deprovision>``."""
-    return f"desiredstate:{core.ref.caller_part}:{quote(unit.id, safe='')}:{action.lower()}"
+def caller_ref(core: Core, node: str, gate: Gate | ApprovalGate) -> str:
+    """callerRef of a gate of ``node``, by the name that it had when the gate was opened.
 
-
-def approval_ref(core: Core, unit: Unit, action: Action) -> str:
-    """callerRef of an approval: ``desiredstate-approval:<tenant>:<node>:<PROVISION|DEPROVISION>``."""
-    return f"desiredstate-approval:{core.ref.caller_part}:{quote(unit.id, safe='')}:{action.value}"
+    Of a human gate ``desiredstate:<tenant>:<node>:<provision|deprovision>``, of an approval
+    ``desiredstate-approval:<tenant>:<node>:<PROVISION|DEPROVISION>``.
+    """
+    name = quote(gate.asked or node, safe="")
+    if isinstance(gate, Gate):
+        return f"desiredstate:{core.ref.caller_part}:{name}:{gate.action.lower()}"
+    return f"desiredstate-approval:{core.ref.caller_part}:{name}:{gate.action.value}"
 
 
 def open_gate(core: Core, unit: Unit) -> None:
@@ -44,21 +57,21 @@ def open_gate(core: Core, unit: Unit) -> None:
     if gate is not None and gate.action is action and gate.digest == form.digest:
         return
     if gate is not None and gate.state is GateState.OPEN:
-        close(core, gate.id, human_ref(core, unit, gate.action), "the node changed")
+        close(core, gate.id, caller_ref(core, unit.id, gate), "the node changed")
     fresh = Gate(core.new_id(), action, form.digest, rec.round)
     core.change(unit, gate=fresh)
     verb = action.lower()
     intent = ItemIntent(
-        fresh.id, human_ref(core, unit, action), "human", f"{verb} {unit.id}", unit.id, unit.type,
+        fresh.id, caller_ref(core, unit.id, fresh), "human", f"{verb} {unit.id}", unit.id, unit.type,
         description=f"{core.ref}: {verb} of {unit.id} ({unit.type}) needs a person",
         payload={"node": unit.id, "type": unit.type, "action": action.value, "spec": msgspec.json.decode(form.spec)},
-        outcomes=[DONE, REJECT],
+        outcomes=[DONE, REJECT], expires_at=due_of(core, unit),
     )  # fmt: skip
     if unit.type == HUMAN_REVIEW:
         intent = review_item(core, unit, intent)
     core.todo(f"o:{fresh.id}", intent)
     waiting: dict[str, object] = {"node": unit.id, "type": unit.type, "request": fresh.id, "for": "human"}
-    core.emit(Family.NODE, "waiting", waiting, unit.id)
+    core.emit(Family.NODE, NodeEvent.WAITING, waiting, unit.id)
 
 
 def ask_approval(core: Core, unit: Unit, outcome: StepOutcome, action: Action, digest: str) -> None:
@@ -71,19 +84,19 @@ def ask_approval(core: Core, unit: Unit, outcome: StepOutcome, action: Action, d
     if old is not None and old.binding == binding and old.state is not GateState.PASSED:
         return
     if old is not None and old.state is GateState.OPEN:
-        close(core, old.id, approval_ref(core, unit, old.action), "the plan changed")
+        close(core, old.id, caller_ref(core, unit.id, old), "the plan changed")
     gate = ApprovalGate(core.new_id(), action, digest, outcome.plan, binding, pins)
     core.change(unit, approval=gate)
     intent = ItemIntent(
-        gate.id, approval_ref(core, unit, action), "approval", f"approve {action.lower()} of {unit.id}: {outcome.plan}",
+        gate.id, caller_ref(core, unit.id, gate), "approval", f"approve {action.lower()} of {unit.id}: {outcome.plan}",
         unit.id, unit.type, description=outcome.detail,
         payload={"node": unit.id, "type": unit.type, "action": action.value, "plan": outcome.plan,
                  "summary": outcome.summary or {}, "binding": binding},
-        outcomes=["approve", "reject"],
+        outcomes=["approve", "reject"], expires_at=due_of(core, unit),
     )  # fmt: skip
     core.todo(f"o:{gate.id}", intent)
     waiting: dict[str, object] = {"node": unit.id, "type": unit.type, "request": gate.id, "for": "approval"}
-    core.emit(Family.NODE, "waiting", waiting, unit.id)
+    core.emit(Family.NODE, NodeEvent.WAITING, waiting, unit.id)
 
 
 def bind(incarnation: str, node: str, action: Action, digest: str, plan: str, pins: object) -> str:
@@ -102,9 +115,9 @@ def close_all(core: Core, unit: Unit, reason: str) -> None:
     """Close what is open for a unit that goes or no longer needs it."""
     rec = unit.rec
     if rec.gate is not None and rec.gate.state is GateState.OPEN:
-        close(core, rec.gate.id, human_ref(core, unit, rec.gate.action), reason)
+        close(core, rec.gate.id, caller_ref(core, unit.id, rec.gate), reason)
     if rec.approval is not None and rec.approval.state is GateState.OPEN:
-        close(core, rec.approval.id, approval_ref(core, unit, rec.approval.action), reason)
+        close(core, rec.approval.id, caller_ref(core, unit.id, rec.approval), reason)
 
 
 def no_longer_needed(core: Core, unit: Unit) -> None:
@@ -114,11 +127,11 @@ def no_longer_needed(core: Core, unit: Unit) -> None:
     if unit.type != HUMAN_REVIEW and rec.gate is not None and rec.gate.state is not GateState.REFUSED:
         fields["gate"] = None
         if rec.gate.state is GateState.OPEN:
-            close(core, rec.gate.id, human_ref(core, unit, rec.gate.action), "the node is as declared")
+            close(core, rec.gate.id, caller_ref(core, unit.id, rec.gate), "the node is as declared")
     if rec.approval is not None and rec.approval.state is not GateState.REFUSED:
         fields["approval"] = None
         if rec.approval.state is GateState.OPEN:
-            close(core, rec.approval.id, approval_ref(core, unit, rec.approval.action), "the node is as declared")
+            close(core, rec.approval.id, caller_ref(core, unit.id, rec.approval), "the node is as declared")
     if rec.decision is not None:
         fields["decision"] = None
     if fields:
@@ -161,6 +174,8 @@ def item_ended(core: Core, end: Ended) -> None:
         return
     gate, approval = unit.rec.gate, unit.rec.approval
     if gate is not None and gate.id == end.request:
+        if end.status == "COMPLETED" and core.info(unit) is None:
+            return  # what follows depends on a type that is not known (yet); open items are asked after again
         if gate.state is GateState.OPEN:
             core.todo(f"o:{end.request}", None)
             _gate_ended(core, unit, gate, end)
@@ -174,8 +189,10 @@ def _approval_ended(core: Core, unit: Unit, approval: ApprovalGate, end: Ended) 
     state = GateState.PASSED if agreed else GateState.REFUSED
     core.change(unit, approval=_replace(approval, state=state, workitem=end.workitem, by=end.by, at=end.at))
     if not agreed:
-        said = end.outcome or end.status.lower()
-        core.fault(unit, FaultType.APPROVAL_REJECTED, said, end.note or f"{approval.plan} was not approved ({said})")
+        ended, outcome = ENDED_AS.get(end.status, end.status.lower()), end.outcome.strip()
+        how = f"{ended}: {outcome}" if outcome else ended
+        detail = end.note or f"{approval.plan} was not approved ({how})"
+        core.fault(unit, FaultType.APPROVAL_REJECTED, outcome or ended, detail)
 
 
 def _gate_ended(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
@@ -186,17 +203,19 @@ def _gate_ended(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
             _gate_passed(core, unit, gate, end)
         case "REJECTED":
             core.change(unit, gate=_replace(gate, state=GateState.REFUSED, workitem=end.workitem, by=end.by))
-            core.fault(unit, FaultType.APPROVAL_REJECTED, "rejected", end.note or f"{unit.id} was rejected by {end.by}")
+            core.fault(
+                unit, FaultType.APPROVAL_REJECTED, Reason.REJECTED, end.note or f"{unit.id} was rejected by {end.by}"
+            )
         case "EXPIRED" | "ESCALATED":
             _new_round(core, unit)
-            core.fault(unit, FaultType.HUMAN_NODE_TIMEOUT, end.status.lower(), end.note or "nobody decided in time")
+            core.fault(unit, FaultType.HUMAN_NODE_TIMEOUT, ENDED_AS[end.status], end.note or "nobody decided in time")
         case "FAULTED":
             detail, failures = end.note or "the WorkItem faulted", unit.rec.failures + 1
             _new_round(
-                core, unit, failures=failures, error_reason="workitem_faulted", error=detail,
+                core, unit, failures=failures, error_reason=Reason.WORKITEM_FAULTED, error=detail,
                 next_try=core.now + backoff(core, unit, failures),
             )  # fmt: skip
-            failed(core, unit, gate.action, "workitem_faulted", detail)
+            failed(core, unit, gate.action, Reason.WORKITEM_FAULTED, detail)
         case _:
             _new_round(core, unit)
 
@@ -224,8 +243,7 @@ def _gate_passed(core: Core, unit: Unit, gate: Gate, end: Ended) -> None:
     elif info is not None and info.after_human:
         core.change(unit, gate=passed, decision=decision, decided=gate.digest)
     elif gate.action is Action.DEPROVISION:
-        core.change(
-            unit, gate=None, status=Status.ABSENT, reason="attested", detail=f"removed by {end.by}", digest="", uses=()
-        )  # fmt: skip
+        by = f"removed by {end.by}"
+        core.change(unit, gate=None, status=Status.ABSENT, reason=Reason.ATTESTED, detail=by, digest="", uses=())
     else:
-        attest(core, unit, None, "attested", f"done by {end.by}")
+        attest(core, unit, None, Reason.ATTESTED, f"done by {end.by}")

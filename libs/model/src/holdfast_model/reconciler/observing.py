@@ -1,61 +1,72 @@
-"""Observations: asking for them, applying them, and the timers by which they come round."""
+"""Observations: asking for them, applying them, and looking again at what could not be seen."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from zlib import crc32
 
 import msgspec
 
-from holdfast_model.events import Family, FaultType
-from holdfast_model.messages import WORK_REASONS, Observation, ObserveItem, Status
+from holdfast_model.events import Family, FaultType, NodeEvent
+from holdfast_model.messages import WORK_REASONS, Observation, ObserveItem, Status, concise
+from holdfast_model.reasons import Reason
 
+from . import searching
 from .core import Core
 from .facts import parent_of, union
 from .failing import quarantine
-from .records import Phase, Record, Unit
+from .records import DRIFT, Phase, Record, Unit, reported
 from .removing import gone
 from .reviewing import reopen_reviews
 from .turn import Look
+from .watching import tell_difference
 
 _ABSENT, _PRESENT, _DRIFTED, _UNKNOWN = Status.ABSENT, Status.PRESENT, Status.DRIFTED, Status.UNKNOWN
 _NOTHING = Observation(Status.ABSENT)
-_MISSING = Observation(Status.UNKNOWN, reason="not_observed", detail="the observer did not report this node")
+_MISSING = Observation(Status.UNKNOWN, reason=Reason.NOT_OBSERVED, detail="the observer did not report this node")
 _replace = msgspec.structs.replace
 
 
-def apply_observation(core: Core, unit: Unit, seen: Observation, request: tuple[int, int] | None = None) -> None:
-    """Take in what was seen of a node. An observation that says nothing new writes nothing."""
+def apply_observation(
+    core: Core, unit: Unit, seen: Observation, request: tuple[int, int] | None = None, *, of: str = ""
+) -> None:
+    """Take in what was seen of a node. An observation that says nothing new writes nothing. ``of``: as in
+    :func:`observed`."""
     core.no_doubt(unit)
+    seen = concise(seen)
     rec = unit.rec
     nothing, absent = core.blank(unit.type)
-    if rec is nothing and seen == _NOTHING:
+    if rec is nothing and seen == _NOTHING and not unit.watched:
         core.set_record(unit, absent, write=False)
         return
-    new = observed(core, unit, rec, seen)
+    new = observed(core, unit, rec, seen, of=of)
     if unit.tomb is not None and new.status is not rec.status:
         core.unsorted[unit] = None
     if new is not rec:
         core.set_record(unit, new if request is None else _replace(new, request=request))
-        if new.hold and not rec.hold and new.decision is None:
-            reopen_reviews(core, unit)
     if seen.status is not _PRESENT:
         after_observation(core, unit, seen)
     elif rec is new:
         core.mark(unit)
+    if new.hold and not rec.hold and unit.rec.decision is None:
+        reopen_reviews(core, unit)
 
 
-def observed(core: Core, unit: Unit, rec: Record, seen: Observation) -> Record:
-    """``rec`` with what was seen; the very same object when that is nothing new."""
+def observed(core: Core, unit: Unit, rec: Record, seen: Observation, *, of: str = "") -> Record:
+    """``rec`` with what was seen; the very same object when that is nothing new. ``of``: the digest of the form for
+    which a step was sent that has seen it; it says nothing of whether another form is there.
+    """
     status = seen.status
     if status is _UNKNOWN:  # says nothing about what is there: what was known last is kept
         if rec.status is status and rec.reason == seen.reason and rec.detail == seen.detail:
             return rec
         return _replace(rec, status=status, reason=seen.reason, detail=seen.detail)
-    hold = status is _DRIFTED and holds(core, unit, rec, seen)
+    hold = status is _DRIFTED and not unit.watched and holds(core, unit, rec, seen)
+    known = (unit.tomb is not None or not unit.missing) and of in ("", unit.form.digest)
+    adopt = known and unit.watched and status is _PRESENT and rec.digest != unit.form.digest
     if (
-        status is rec.status
+        not adopt
+        and status is rec.status
         and seen.token == rec.token
         and hold == rec.hold
         and seen.reason == rec.reason
@@ -80,7 +91,7 @@ def observed(core: Core, unit: Unit, rec: Record, seen: Observation) -> Record:
         fields["released"] = seen.token
     elif rec.released is not None and status is not _DRIFTED:
         fields["released"] = None
-    if status is _PRESENT and (not rec.digest or rec.unanswered == form.digest):
+    if status is _PRESENT and known and (adopt or not rec.digest or rec.unanswered == form.digest):
         # Was there before us, or an attempt made it that failed or was not answered: adopted as it is.
         fields |= {"digest": form.digest, "uses": union(rec.uses, form.depends_on), "unanswered": "", "intent": ""}
     elif status is _ABSENT and not unit.flying:
@@ -96,7 +107,8 @@ def holds(core: Core, unit: Unit, rec: Record, seen: Observation) -> bool:
     """Whether a drift is left to policies and people.
 
     Not if this very drift was released: the step that follows from that is still to come. And not if the world has
-    changed since it was held: the step runs again, and may hold again, in the same episode.
+    changed since it was held: the step runs again, and may hold again, in the same episode. But a drift for another
+    reason is another drift.
     """
     asked = seen.hold
     if asked is None:  # ordinary work is never held by default: nobody would be told to decide
@@ -104,6 +116,8 @@ def holds(core: Core, unit: Unit, rec: Record, seen: Observation) -> bool:
         asked = info is not None and info.on_drift == "hold" and seen.reason not in WORK_REASONS
     if not asked:
         return False
+    if _is_another(rec, seen):
+        return True
     if rec.released == seen.token:
         return False
     return not (rec.hold and rec.hold_digest == unit.form.digest and rec.token not in ("", seen.token))
@@ -116,19 +130,31 @@ def after_observation(core: Core, unit: Unit, seen: Observation) -> None:
     elif seen.status is _ABSENT:
         if not unit.flying:
             gone(core, unit)
+        if unit.watched:
+            tell_difference(core, unit, seen)
         _stop_livelock(core, unit)
     else:
-        if seen.reason not in WORK_REASONS and unit.tomb is None:
+        if unit.watched:
+            tell_difference(core, unit, seen)
+        elif unit.tomb is None and not _is_work(unit, seen):
             _tell_drift(core, unit, seen)
         _stop_livelock(core, unit)
     core.mark(unit)
 
 
+def _is_work(unit: Unit, seen: Observation) -> bool:
+    """Whether a drift is what anybody must expect: ordinary work, or the old form of what has been edited since."""
+    edited = bool(unit.rec.digest) and unit.rec.digest != unit.form.digest and not unit.rec.hold
+    return edited or seen.reason in WORK_REASONS
+
+
 def _tell_drift(core: Core, unit: Unit, seen: Observation) -> None:
-    kind = f"drift:{seen.reason}"
+    kind = f"{DRIFT}{seen.reason}"
     if kind in unit.rec.raised:
         return
-    core.fault(unit, FaultType.NODE_DEGRADED, seen.reason or "drifted", seen.detail or "the node drifted")
+    if _is_another(unit.rec, seen):
+        _another_episode(core, unit)
+    core.fault(unit, FaultType.NODE_DEGRADED, seen.reason or Reason.DRIFTED, seen.detail or "the node drifted")
     core.change(unit, raised=(*unit.rec.raised, kind))
     data = {
         "node": unit.id,
@@ -137,7 +163,21 @@ def _tell_drift(core: Core, unit: Unit, seen: Observation) -> None:
         "detail": seen.detail,
         "hold": unit.rec.hold,
     }
-    core.emit(Family.NODE, "drifted", {**data, "parentNodeId": parent_of(unit)}, unit.id)
+    core.emit(Family.NODE, NodeEvent.DRIFTED, {**data, "parentNodeId": parent_of(unit)}, unit.id)
+
+
+def _is_another(rec: Record, seen: Observation) -> bool:
+    """Whether it has drifted for another reason than the one that was told in this episode."""
+    if not rec.raised or seen.reason in WORK_REASONS:
+        return False
+    told = [kind for kind in rec.raised if kind.startswith(DRIFT)]
+    return bool(told) and f"{DRIFT}{seen.reason}" not in told
+
+
+def _another_episode(core: Core, unit: Unit) -> None:
+    """It drifted for another reason: what was told and decided of the old one says nothing about this."""
+    raised = reported(unit.rec.raised)
+    core.change(unit, episode="", raised=raised, decision=None, doubted=False)
 
 
 def _stop_livelock(core: Core, unit: Unit) -> None:
@@ -146,7 +186,7 @@ def _stop_livelock(core: Core, unit: Unit) -> None:
     if len(rec.heals) < limit or rec.heal_token != rec.token or rec.quarantined_until > core.now:
         return
     if core.now - rec.heals[-limit] <= core.settings.livelock_window:
-        quarantine(core, unit, "livelock", f"it was healed {limit} times from the same drift")
+        quarantine(core, unit, Reason.LIVELOCK, f"it was healed {limit} times from the same drift")
 
 
 def on_observed(core: Core, look: Look, seen: Mapping[str, Observation]) -> None:
@@ -205,31 +245,6 @@ def outdate(core: Core, unit: Unit) -> None:
         core.doubtful[unit] = None
 
 
-def resync_due(core: Core) -> None:
-    """Ask for the types whose interval has passed. A type's first time is spread over its interval by graph."""
-    for name, members in core.by_type.items():
-        info = core.catalog.get(name)
-        if info is None or not info.observes or not members:
-            core.resync_at.pop(name, None)
-            continue
-        due = core.resync_at.get(name)
-        if due is None:
-            core.resync_at[name] = core.now + info.resync * (0.5 + crc32(f"{core.ref}{name}".encode()) / 2**33)
-        elif due <= core.now:
-            core.resync_at[name] = core.now + info.resync
-            for unit in members:
-                if not unit.asked and unit.id not in core.flights:
-                    core.look(unit)
-
-
-def regroup(core: Core) -> None:
-    """Intervals changed: no timer may be later than its new interval asks."""
-    for name, due in core.resync_at.items():
-        info = core.catalog.get(name)
-        if info is not None:
-            core.resync_at[name] = min(due, core.now + info.resync)
-
-
 def timers_due(core: Core) -> None:
     """Wake what waited for a time: backoff, quarantine, or another look at what could not be observed."""
     while core.timers and core.timers[0][0] <= core.now:
@@ -250,7 +265,12 @@ def gather_looks(core: Core) -> None:
             continue
         members = []
         for unit in units:
-            if unit.id not in core.flights:
+            if searching.searched(core, unit):
+                searching.ask(core, type)
+            elif unit.hidden:  # nobody knows any more what to look for
+                core.no_doubt(unit)
+                core.looked(unit.id)
+            elif unit.id not in core.flights:
                 members.append(unit)
             elif unit.id in core.wake_tags or unit.suspect:
                 unit.again = True
@@ -264,3 +284,4 @@ def gather_looks(core: Core) -> None:
                 form = unit.form
                 items.append(ObserveItem(unit.id, form.spec, form.digest, form.depends_on, unit.tomb is None))
             core.turn.look.append(Look(number, info.domain, type, items))
+    searching.gather(core)

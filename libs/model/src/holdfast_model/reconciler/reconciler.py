@@ -9,22 +9,50 @@ Use: feed any inputs (``on_*``), then take the turn with :meth:`Reconciler.finis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from holdfast_model.events import Family, FaultType
-from holdfast_model.messages import Observation, StepBatch, StepOutcome
+import msgspec
+
+from holdfast_model.events import Family, FaultType, GraphEvent
+from holdfast_model.manifest import OwnedLadder
+from holdfast_model.messages import Observation, StepBatch, StepOutcome, brief
 from holdfast_model.names import AI_REVIEW, GraphRef
+from holdfast_model.phases import Standing
+from holdfast_model.reasons import Reason
+from holdfast_model.resync import Preference
 from holdfast_model.rows import Node, Tombstone
 
-from . import concluding, executing, gating, graphing, loading, observing, removing, reviewing, telling, undoing
+from . import (
+    concluding,
+    executing,
+    gating,
+    graphing,
+    loading,
+    observing,
+    phasing,
+    removing,
+    resyncing,
+    reviewing,
+    searching,
+    telling,
+    undoing,
+)
 from .core import Core
 from .deciding import decide
 from .gating import Ended
 from .records import REPORTED, GateState, Phase, Record, Unit, reported
-from .turn import CloseIntent, ItemIntent, Look, Settings, StepIntent, Turn, TypeInfo
+from .searching import Found
+from .turn import PAUSED, CloseIntent, ItemIntent, Look, Settings, StepIntent, Turn, TypeInfo
 from .undoing import Undo
 
 _REPORTS_KEPT = 16
+_READY, _RUNNING, _PRESENT, _BLOCKED = Phase.READY, Phase.RUNNING, Phase.PRESENT, Phase.BLOCKED
+_OBSERVING, _NO_PROVISIONER = Phase.OBSERVING, Phase.NO_PROVISIONER
+
+
+def reported_fault(event: str) -> str:
+    """Id of the fault that a report of somebody outside raises: the same report, the same fault."""
+    return f"state-{event}"
 
 
 class Reconciler:
@@ -61,13 +89,24 @@ class Reconciler:
         counter: int,
         paused: bool = False,
         converged: bool = False,
+        slept_until: float | None = None,
+        leftovers: bytes | None = None,
     ) -> None:
-        """Take over a graph from its stored state. Open step intents are in flight, whoever sent them."""
+        """Take over a graph from its stored state. Open step intents are in flight, whoever sent them.
+
+        ``slept_until``: it was unloaded, to be loaded again at that time; rounds of observation since are due now.
+        ``leftovers``: as the field of that name in ``meta`` says.
+        """
         core = self.core
-        core.now, core.counter, core.paused = now, counter, paused
+        core.now = now
+        core.paused = core.undo.paused = paused
+        core.slept_until = core.search.slept_until = slept_until
+        core.counter = core.undo.counter = counter
         core.converged = core.undo.converged = converged
         core.undo.keeping = True
         loading.load(core, nodes, gone, records, todo)
+        searching.load(core, leftovers)
+        core.undo.found, core.undo.stored = core.search.found, core.search.stored
         core.undo.keeping = False
 
     def rebuild(self, batch: str, intent: object) -> StepBatch | None:
@@ -91,12 +130,27 @@ class Reconciler:
         graphing.on_graph(core, nodes, gone)
         core.undo.keeping = False
 
+    def on_phases(self, now: float, standings: Mapping[str, Standing], members: Mapping[str, Collection[str]]) -> None:
+        """How far the owners' blueprints are: those in phases or with a deadline. ``members``: the own nodes of the
+        phase in force, for every owner that :meth:`unknown_phases` names. Follows :meth:`on_graph`.
+        """
+        self.core.now = now
+        phasing.on_phases(self.core, standings, members)
+
+    def unknown_phases(self, standings: Mapping[str, Standing]) -> list[str]:
+        """Owners of whose phase in force the nodes are not known here."""
+        return phasing.unknown(self.core, standings)
+
+    def on_phase_refused(self, owner: str, why: str) -> None:
+        """A turn that entered a phase was refused, because its nodes do not fit the graph as it is."""
+        phasing.refused(self.core, owner, why)
+
     def on_catalog(self, now: float, catalog: Mapping[str, TypeInfo]) -> None:
         """Domains came, went or changed: only nodes of types whose treatment changed are decided anew."""
         core = self.core
         core.now = now
         old, core.catalog = core.catalog, catalog
-        for name in {*old, *catalog}:
+        for name in {**old, **catalog}:
             if old.get(name) != catalog.get(name):
                 for unit in core.by_type.get(name, ()):
                     core.mark(unit)
@@ -105,17 +159,45 @@ class Reconciler:
                     core.missing_told.discard(name)
         for unit in core.by_type.get(AI_REVIEW, ()):
             core.mark(unit)
-        observing.regroup(core)
+        core.regroup = True
+        searching.types_changed(core)
+
+    def on_preferences(self, now: float, *preferences: Preference) -> None:
+        """Preferences by name, the closest first (tenant, platform): timers are regrouped at once."""
+        self.core.now = now
+        resyncing.set_preferences(self.core, preferences)
+
+    def on_ladders(self, ladders: Sequence[OwnedLadder]) -> None:
+        """The ladders that blueprints of this graph brought along: what they look after is not quarantined."""
+        self.core.settings = msgspec.structs.replace(self.core.settings, ladders=tuple(ladders))
 
     def on_observed(self, now: float, look: Look, seen: Mapping[str, Observation]) -> None:
         """The answer to a :class:`Look`."""
         self.core.now = now
         observing.on_observed(self.core, look, seen)
 
+    def on_found(self, now: float, look: Look, found: Found) -> None:
+        """The answer to a :class:`Look` that searches for leftovers."""
+        self.core.now = now
+        observing.on_observed(self.core, look, searching.seen_of(look, found))
+        searching.on_found(self.core, look, found)
+
+    def on_domains(self, domains: Collection[str]) -> None:
+        """The domains that blueprints in force name: their leftovers are looked for by the interval of their types."""
+        self.core.search.domains = frozenset(domains)
+
     def on_outcomes(self, now: float, outcomes: Iterable[StepOutcome]) -> int:
         """Outcomes of steps; returns how many belonged to a step in flight."""
         self.core.now = now
         return concluding.on_outcomes(self.core, outcomes)
+
+    def on_question(self, now: float, intent: ItemIntent | CloseIntent) -> None:
+        """Somebody else wants a person asked about this graph, or a question withdrawn. The answer is not ours."""
+        self.core.now = now
+        if isinstance(intent, ItemIntent):
+            self.core.todo(f"o:{intent.request}", intent)
+        else:
+            gating.close(self.core, intent.request, intent.caller_ref, intent.reason)
 
     def on_item_opened(self, now: float, request: str, workitem: str) -> None:
         """work-items has the item of this request."""
@@ -144,9 +226,13 @@ class Reconciler:
         core = self.core
         core.now = now
         unit, kind = core.units.get(node), f"{REPORTED}{event}"
+        if unit is not None and unit.watched:
+            unit.suspect = True
+            core.look(unit)
+            return
         if unit is None or fault.upper() not in FaultType.__members__ or kind in unit.rec.raised:
             return
-        core.fault(unit, FaultType(fault.upper()), "reported", detail, id=f"state-{event}")
+        core.fault(unit, FaultType(fault.upper()), Reason.REPORTED, brief(detail), id=reported_fault(event))
         raised = unit.rec.raised
         known = [k for k in raised if not k.startswith(REPORTED)]
         latest = reported(raised)[1 - _REPORTS_KEPT :]
@@ -155,18 +241,25 @@ class Reconciler:
         core.look(unit)
 
     def on_paused(self, now: float, paused: bool, node: str = "") -> None:
-        """Pause or resume the graph or one of its nodes: steps stop, observation does not."""
+        """Pause or resume the graph or one of its nodes: steps stop, observation does not. What is resumed is looked at
+        at once."""
         core = self.core
         core.now = now
         if node:
             for unit in self._forms(node):
                 core.change(unit, paused=paused)
+                if not paused:
+                    core.look(unit)
             return
-        if core.paused != paused:
-            core.emit(Family.GRAPH, "paused" if paused else "resumed", {"nodeCount": len(core.units)})
+        if core.paused == paused:
+            return
+        core.emit(Family.GRAPH, GraphEvent.PAUSED if paused else GraphEvent.RESUMED, {"nodeCount": len(core.units)})
         core.paused = paused
+        core.turn.meta[PAUSED] = "1" if paused else "0"
         for unit in (*core.units.values(), *core.graves.values()):
             core.mark(unit)
+            if not paused:
+                core.look(unit)
 
     def on_unblock(self, now: float, node: str) -> None:
         """Clear backoff, permanent failure, quarantine, hold and refusals of a node; ask people anew."""
@@ -174,7 +267,7 @@ class Reconciler:
         core.now = now
         for unit in self._forms(node):
             gate, approval = unit.rec.gate, unit.rec.approval
-            more: dict[str, object] = {"refused": "", "failures": 0}
+            more: dict[str, object] = {"refused": "", "given_up": "", "failures": 0}
             if gate is not None and gate.state is GateState.REFUSED:
                 more |= {"gate": None, "round": unit.rec.round + 1}
             if approval is not None and approval.state is GateState.REFUSED:
@@ -193,6 +286,7 @@ class Reconciler:
         core.now = now
         for unit in (*core.units.values(), *core.graves.values()):
             core.look(unit)
+        searching.ask_all(core)
 
     def on_time(self, now: float) -> None:
         """Let time pass: deadlines, backoff, resync."""
@@ -200,8 +294,10 @@ class Reconciler:
         core.now = now
         concluding.deadlines_due(core)
         observing.timers_due(core)
-        observing.resync_due(core)
+        resyncing.regroup(core)
+        resyncing.rounds_due(core)
         telling.nobody_there(core)
+        phasing.deadlines_due(core)
 
     # ---- turns
 
@@ -209,6 +305,15 @@ class Reconciler:
     def undecided(self) -> int:
         """How many nodes there are to decide about, before anything is sent."""
         return len(self.core.dirty)
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is in flight, ready to be sent, to be decided or to be looked at: until time passes or something is
+        told, every turn would be empty. What was asked of observers is for the host to know.
+        """
+        core = self.core
+        waits = core.batches or core.dirty or core.to_resolve or core.unsorted or core.wakes
+        return not waits and not any(len(queue) for queue in core.queues.values())
 
     def settle(self) -> None:
         """Decide what may have changed. :meth:`finish` does it too; a host may have it done aside when it is much."""
@@ -219,9 +324,12 @@ class Reconciler:
         core = self.core
         core.now = now
         self._settle()
-        executing.dispatch(core, budget)
-        self._settle()
+        if not phasing.move_on(core):  # steps of a phase that is left in this very turn may not be wanted any more
+            executing.dispatch(core, budget)
+            self._settle()
+        searching.rounds_due(core, not (self.deleting or self.deleted))
         observing.gather_looks(core)
+        resyncing.regroup(core)
         deleting = self.deleting
         self.deleting = telling.tell(core, self.version, deleting, self.deleted)
         turn, undo = undoing.take_turn(core)
@@ -239,7 +347,9 @@ class Reconciler:
         core = self.core
         if core.unsorted:
             removing.untangle(core)
-        while core.dirty:
+        while core.dirty or core.to_resolve:
+            if core.to_resolve:
+                graphing.resolve(core)
             batch, core.dirty = core.dirty, {}
             for unit in batch:
                 self._decide(unit)
@@ -248,43 +358,44 @@ class Reconciler:
         core = self.core
         before, blocker = unit.phase, unit.blocker
         phase = decide(core, unit)
-        if phase is not before or phase is Phase.READY:
+        if phase is not before or phase is _READY:
             if (
                 unit.type == AI_REVIEW
-                and phase in (Phase.READY, Phase.NO_PROVISIONER)
+                and (phase is _READY or phase is _NO_PROVISIONER)
                 and reviewing.no_reviewer(core, unit)
             ):
                 return
             core.set_phase(unit, phase)
         if unit.again and unit.id not in core.flights:
             core.look(unit)
-        match phase:
-            case Phase.PRESENT:
-                rec = unit.rec
-                if rec.episode or rec.blamed or rec.gate or rec.approval or rec.decision:
-                    telling.well_again(core, unit)
-            case Phase.OBSERVING:
-                if not unit.asked and (unit.rec.status is None or before is not phase):
-                    core.look(unit)
-            case Phase.BLOCKED:
-                if unit.blocker != blocker or before is not phase:
-                    other = core.units.get(unit.blocker)
-                    if other is not None and other.phase in telling.STUCK and unit.node is not None:
-                        telling.blame_one(core, other, unit)
-            case Phase.FORGET:
-                assert unit.tomb is not None
-                core.turn.forget.append(unit.tomb.key)
-            case Phase.NO_PROVISIONER:
-                core.missing_since.setdefault(unit.type, core.now)
-            case Phase.WAITING:
+        if phase is _READY or phase is _RUNNING:
+            return
+        if phase is _PRESENT:
+            rec = unit.rec
+            if rec.episode or rec.blamed or rec.gate or rec.approval or rec.decision:
+                telling.well_again(core, unit)
+        elif phase is _BLOCKED:
+            if (unit.blocker != blocker or before is not phase) and unit.tomb is None:
+                other = core.units.get(unit.blocker)
+                if other is not None and other.phase in telling.STUCK:
+                    telling.blame_one(core, other, unit)
+        elif phase is _OBSERVING:
+            if not unit.asked and (unit.rec.status is None or before is not phase):
+                core.look(unit)
+        elif phase is _NO_PROVISIONER:
+            core.missing_since.setdefault(unit.type, core.now)
+        elif unit.tomb is not None and phase is Phase.FORGET:
+            core.turn.forget.append(unit.tomb.key)
+        else:
+            if phase is Phase.WAITING:
                 gating.open_gate(core, unit)
-        if phase in telling.STUCK and phase is not before and unit.below and unit.node is not None:
-            telling.blame(core, unit)
+            if phase is not before and unit.below and unit.tomb is None and phase in telling.STUCK:
+                telling.blame(core, unit)
 
     def _wake_at(self) -> float | None:
         core = self.core
-        times = [t for t, _ in core.deadlines[:1]] + [t for t, *_ in core.timers[:1]] + list(core.resync_at.values())
+        times = [t for t, _ in core.deadlines[:1]] + [t for t, *_ in core.timers[:1]] + list(core.rounds.values())
         times += [
             t + core.settings.no_provisioner_after for n, t in core.missing_since.items() if n not in core.missing_told
         ]
-        return min(times, default=None)
+        return min((*times, *phasing.next_due(core), *searching.next_due(core)), default=None)

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TypeVar
 
 import msgspec
 
 from holdfast_model.messages import Action, Decision, Status
-from holdfast_model.rows import Node, Tombstone
+from holdfast_model.references import filled_in
+from holdfast_model.rows import Node, Tombstone, digest_of
+
+_Form = TypeVar("_Form", bound=Node | Tombstone)
 
 
 class Phase(StrEnum):
@@ -32,6 +36,7 @@ class Phase(StrEnum):
     QUARANTINED = "quarantined"
     PAUSED = "paused"
     NO_PROVISIONER = "no_provisioner"
+    WATCHED = "watched"  # not as declared, and only observed
     FORGET = "forget"  # a removed node that is gone
 
 
@@ -42,7 +47,9 @@ class GateState(StrEnum):
 
 
 class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request to a person: for this action on this digest, in this round. ``id`` is the item's request key."""
+    """One request to a person: for this action on this digest, in this round. ``id`` is the item's request key;
+    ``asked`` the name of the node when it was opened, if it has another one now.
+    """
 
     id: str
     action: Action
@@ -51,6 +58,7 @@ class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
     state: GateState = GateState.OPEN
     workitem: str = ""
     by: str = ""
+    asked: str = ""
 
 
 class ApprovalGate(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -66,6 +74,7 @@ class ApprovalGate(msgspec.Struct, frozen=True, omit_defaults=True):
     workitem: str = ""
     by: str = ""
     at: float = 0.0
+    asked: str = ""
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -94,7 +103,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     permanent: str = ""  # the digest that failed for ever
     error_reason: str = ""
     error: str = ""
-    refused: str = ""  # the digest a person refused
+    refused: str = ""  # the digest a person gave up, or its provisioner rejects
+    given_up: str = ""  # who gave it up
     request: tuple[int, int] = (0, 0)
     outputs: dict[str, object] | None = None
     info: dict[str, object] | None = None
@@ -106,6 +116,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     episode: str = ""
     about: str = ""  # the digest that the episode is about
     raised: tuple[str, ...] = ()
+    fault: str = ""  # the newest fault told in this episode
     blamed: tuple[str, ...] = ()
     quarantined_until: float = 0.0
     heals: tuple[float, ...] = ()  # when it was healed from the drift with this token: livelock
@@ -113,12 +124,20 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     failed_at: tuple[float, ...] = ()  # when its latest attempts failed: poison
     released: str | None = None
     paused: bool = False
+    watched: bool = False  # its episode is of a time when it was only observed: no fault was raised
     doubted: bool = False  # ... and its decision went along: nobody knows whether it was used
     unanswered: str = ""  # the digest of a provision that was not answered in time
     alone: bool = False  # its batch was dead-lettered: send it by itself
     uses: tuple[str, ...] = ()  # what it was last provisioned against; kept up while it is not as declared
     users: tuple[str, ...] = ()  # of a removed node: who had been provisioned against it when it went
+    refs: dict[str, object] | None = None  # values of the references in its spec, as last published
+    trouble: str = ""  # the newest fault or drift told of this form, for people
+    recovered: float = 0.0  # when that was over
+    known: str = ""  # while some have no value: the spec (JSON text) as it was when all had one
 
+
+DRIFT = "drift:"
+"""Kinds of told faults that an observation showed, followed by its reason."""
 
 REPORTED = "state:"
 """Kinds of told faults that somebody outside reported, followed by the event's id."""
@@ -150,6 +169,25 @@ class Flight(msgspec.Struct, frozen=True, gc=False):
     order: int = 0
 
 
+def resolved(declared: _Form, values: Mapping[str, object] | None, known: str) -> tuple[_Form, str]:
+    """A form with its references replaced by their values, and the first one that has none ("" = all have).
+
+    What is to be removed is what was ``known`` last, if there is no better knowledge.
+    """
+    if not declared.refs:
+        return declared, ""
+    missing = next((text for text in declared.refs if values is None or text not in values), "")
+    if not missing:
+        assert values is not None
+        spec = filled_in(declared.spec, values)
+    elif isinstance(declared, Tombstone) and known:
+        spec, missing = msgspec.Raw(known.encode()), ""
+    else:
+        return declared, missing
+    return msgspec.structs.replace(declared, spec=spec, digest=digest_of(declared.type, spec)), missing
+
+
+_PROVISION, _DEPROVISION = Action.PROVISION, Action.DEPROVISION
 NO_NAMES: Mapping[str, None] = MappingProxyType({})
 
 
@@ -157,9 +195,9 @@ class Unit:
     """A node (or a removed one) with its record and what is derived from it. Mutable, private to the reconciler."""
 
     __slots__ = (
-        "again", "asked", "below", "blocker", "current", "field", "flying", "former", "id", "lane", "min_request",
-        "node", "phase", "rec", "suspect", "tick", "timer_at", "tomb", "type", "unmet",
-        "urgent",
+        "action", "again", "asked", "below", "blocker", "current", "declared", "field", "flying", "form", "former",
+        "id", "lane", "min_request", "missing", "node", "phase", "rec", "suspect", "tick", "timer_at", "tomb", "type",
+        "unmet", "urgent",
     )  # fmt: skip
 
     def __init__(self, rec: Record, *, node: Node | None = None, tomb: Tombstone | None = None) -> None:
@@ -170,6 +208,14 @@ class Unit:
         self.rec = rec
         self.node = node
         self.tomb = tomb
+        self.declared: Node | Tombstone = form
+        self.form: Node | Tombstone = form
+        """What a step would act on: what is declared, with references resolved. Of a desired one also ``node``."""
+        self.missing = ""
+        """A reference that has no value: until it has one, nobody knows what is wanted."""
+        if form.refs:
+            self.resolve()
+        self.action = _PROVISION if node is not None else _DEPROVISION
         self.field = form.id if node is not None else grave_field(form.id, form.type)
         """The unit's field in the ``state`` hash. Node ids hold no control characters, so graves cannot clash."""
         self.below: Mapping[str, None] = NO_NAMES
@@ -192,16 +238,26 @@ class Unit:
         self.timer_at = 0.0
         self.blocker = ""
 
-    @property
-    def form(self) -> Node | Tombstone:
-        """What a step would act on."""
-        form = self.node or self.tomb
-        assert form is not None
-        return form
+    def resolve(self) -> None:
+        """Bring the form up to date with the values of references that the record holds."""
+        self.assume(self.declared, *resolved(self.declared, self.rec.refs, self.rec.known))
+
+    def assume(self, declared: Node | Tombstone, form: Node | Tombstone, missing: str) -> None:
+        """Stand for something else: as declared, and with references resolved as far as they have values."""
+        self.declared, self.form, self.missing = declared, form, missing
+        if isinstance(form, Node):
+            self.node = form
 
     @property
-    def action(self) -> Action:
-        return _PROVISION if self.node is not None else _DEPROVISION
+    def hidden(self) -> bool:
+        """Nobody can look for it: what it should be is not known. What was there once is removed as far as it goes."""
+        rec = self.rec
+        return self.missing != "" and (self.tomb is None or (rec.status is None and not rec.operation))
+
+    @property
+    def watched(self) -> bool:
+        """It is desired, but only observed."""
+        return self.node is not None and self.node.observe
 
     def stands_below(self, name: str) -> None:
         """Enter a dependent."""
@@ -213,9 +269,6 @@ class Unit:
         """A dependent is one no longer."""
         if name in self.below:
             del self.below[name]  # type: ignore[attr-defined]
-
-
-_PROVISION, _DEPROVISION = Action.PROVISION, Action.DEPROVISION
 
 
 def grave_field(node: str, type: str) -> str:

@@ -10,32 +10,46 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from holdfast_model.messages import Status
+from holdfast_model.messages import Action, Status
+from holdfast_model.rows import Node, Tombstone
 
 from .core import Core
 from .records import Flight, GateState, Record, Unit
 
 
+def asked(rec: Record) -> bool:
+    """Whether a person is asked to do something, and may have done it by now."""
+    return rec.gate is not None and rec.gate.state is GateState.OPEN
+
+
 def fresh_removed(rec: Record) -> Record:
     """The record of a node that has just been removed: if it may be there though it is not known to be, look first."""
-    asked = rec.gate is not None and rec.gate.state is GateState.OPEN  # a person may have done it by now
     tried = rec.operation and rec.status is not Status.PRESENT
-    status = Status.UNKNOWN if asked else None if tried else rec.status
+    status = Status.UNKNOWN if asked(rec) else None if tried else rec.status
     return Record(
         type=rec.type, status=status, reason=rec.reason, detail=rec.detail, token=rec.token, digest=rec.digest,
         operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs, info=rec.info,
-        round=rec.round + 1, paused=rec.paused, uses=rec.uses,
+        round=rec.round + 1, paused=rec.paused, uses=rec.uses, refs=rec.refs, known=rec.known,
     )  # fmt: skip
 
 
-def revived(core: Core, type: str, rec: Record | None) -> Record:
+def never_ours(core: Core, tomb: Tombstone) -> Record:
+    """The record of a removed node of which there is none: what a search has found is there."""
+    if tomb.found:
+        return Record(type=tomb.type, status=Status.PRESENT)
+    return fresh_removed(core.blank(tomb.type)[0])
+
+
+def revived(core: Core, node: Node, rec: Record | None) -> Record:
     """The record of a node that is wanted (again): what is known of it stays, what was decided or failed is over."""
     if rec is None or (rec.status is None and not rec.operation):
-        return core.blank(type)[0]  # nothing was ever known of it
+        return core.blank(node.type)[0]  # nothing was ever known of it
+    tried = rec.intent.startswith(Action.DEPROVISION)  # it failed, or so it was said: it may be gone, or half gone
+    status = Status.UNKNOWN if asked(rec) or tried else rec.status
     return Record(
-        type=rec.type, status=rec.status, reason=rec.reason, detail=rec.detail, token=rec.token, digest=rec.digest,
+        type=rec.type, status=status, reason=rec.reason, detail=rec.detail, token=rec.token, digest=rec.digest,
         operation=rec.operation, attempt=rec.attempt, request=rec.request, outputs=rec.outputs, info=rec.info,
-        round=rec.round + 1, uses=rec.uses,
+        round=rec.round + 1, uses=rec.uses, refs=rec.refs if node.refs else None, known=rec.known if node.refs else "",
     )  # fmt: skip
 
 

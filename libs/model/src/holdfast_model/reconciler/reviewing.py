@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+from holdfast_model.fixes import APPLY_FIX
+from holdfast_model.ladders import PENDING, RESOLVED, UNRESOLVED
 from holdfast_model.messages import Decision, Observation, Status
 from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW
 
 from .core import Core
 from .facts import review_spec
+from .mending import carry_out, proposal, weigh
 from .records import Gate, GateState, Record, Unit
 from .turn import ItemIntent
 
 DEFAULT_OUTCOMES = ["retry", "give-up"]
 GIVE_UP = "give-up"
-RESOLVED, UNRESOLVED = "RESOLVED", "UNRESOLVED"
 
 
 def clear(core: Core, unit: Unit, **more: object) -> None:
@@ -40,25 +42,36 @@ def review_item(core: Core, unit: Unit, intent: ItemIntent) -> ItemIntent:
     name = str(spec.get("target", ""))
     target = core.units.get(name)
     info = core.info(target) if target is not None else None
-    reason = str(spec.get("reason", ""))
+    reason, fixable = str(spec.get("reason", "")), False
     payload: dict[str, object] = {"review": unit.id, **spec}
     if target is not None:
         rec = target.rec
         reason = rec.reason if rec.hold else rec.error_reason or reason
         payload |= {"reason": reason, "error": rec.detail if rec.hold else rec.error or spec.get("error", "")}
         payload |= {"status": rec.status.value if rec.status else None, "info": rec.info, "type": target.type}
-        advice = core.units.get(f"{AI_REVIEW}-{name}")
-        if advice is not None and advice.rec.info:
-            payload["advice"] = {"reason": advice.rec.reason, "detail": advice.rec.detail, **advice.rec.info}
+        advice = _advice(core, target)
+        if advice is not None:
+            payload["advice"] = {"reason": advice.rec.reason, "detail": advice.rec.detail, **(advice.rec.info or {})}
+            fixable = proposal(core, target, advice) is not None
     known = info.outcomes if info else {}
-    outcomes = known.get(reason) or known.get("*") or DEFAULT_OUTCOMES
+    outcomes = [*([APPLY_FIX] if fixable else []), *(known.get(reason) or known.get("*") or DEFAULT_OUTCOMES)]
     return msgspec.structs.replace(
         intent,
         title=f"review {name}: {reason or 'failed'}",
         description=str(payload.get("error") or ""),
         payload=payload,
-        outcomes=list(outcomes),
+        outcomes=outcomes,
     )
+
+
+def _advice(core: Core, target: Unit) -> Unit | None:
+    """The AI review of a node that has been answered for what it is now."""
+    for name in core.reviews.get(target.id, ()):
+        review = core.units[name]
+        answered = review.type == AI_REVIEW and review.rec.status is Status.PRESENT
+        if answered and _still_about(target, target_of(core, review)[1]):
+            return review
+    return None
 
 
 def decide_target(core: Core, review: Unit, decision: Decision) -> None:
@@ -67,10 +80,18 @@ def decide_target(core: Core, review: Unit, decision: Decision) -> None:
     if target is None or not _still_about(target, spec):
         return
     if decision.outcome == GIVE_UP:
-        core.change(target, refused=target.form.digest, decision=None)
+        core.change(target, refused=target.form.digest, given_up=decision.by or "a person", decision=None)
+        return
+    if decision.outcome == APPLY_FIX:
+        advice = _advice(core, target)
+        update = proposal(core, target, advice) if advice is not None else None
+        if update is None:  # what was proposed does not apply any more
+            _ask_again(core, review)
+        else:
+            carry_out(core, update, decision.by, f"{review.id}: {APPLY_FIX}")
         return
     decision = msgspec.structs.replace(decision, reason=target.rec.reason or decision.reason)
-    clear(core, target, refused="", decision=decision, decided=target.form.digest, doubted=False)
+    clear(core, target, refused="", given_up="", decision=decision, decided=target.form.digest, doubted=False)
 
 
 def target_of(core: Core, review: Unit) -> tuple[Unit | None, dict[str, object]]:
@@ -93,16 +114,31 @@ def reopen_reviews(core: Core, target: Unit) -> None:
         if review.type != HUMAN_REVIEW or gate is None or gate.state is not GateState.PASSED:
             continue
         if target.rec.refused != target.form.digest and _still_about(target, target_of(core, review)[1]):
-            rec = review.rec
-            core.set_record(review, Record(type=rec.type, status=Status.ABSENT, round=rec.round + 1, paused=rec.paused))
+            _ask_again(core, review)
+
+
+def _ask_again(core: Core, review: Unit) -> None:
+    rec = review.rec
+    core.set_record(review, Record(type=rec.type, status=Status.ABSENT, round=rec.round + 1, paused=rec.paused))
 
 
 def ai_reason(review: Unit, seen: Observation) -> str:
-    """What an AI review says; one that is less sure than its spec's ``min_confidence`` has resolved nothing."""
+    """What an AI review says. Nothing yet is PENDING; whatever is no clear RESOLVED is UNRESOLVED, and so is one that
+    is less sure than the review's ``min_confidence``."""
     assert review.node is not None
+    if seen.status is not Status.PRESENT or seen.reason in ("", PENDING):
+        return PENDING
     least, sure = review_spec(review.node).get("min_confidence"), (seen.info or {}).get("confidence")
     weak = isinstance(least, int | float) and isinstance(sure, int | float) and sure < least
-    return UNRESOLVED if weak and seen.reason == RESOLVED else seen.reason
+    return RESOLVED if seen.reason == RESOLVED and not weak else UNRESOLVED
+
+
+def ai_answer(core: Core, review: Unit, seen: Observation) -> tuple[Observation, bool]:
+    """An answer as it counts, and whether what it is about is changed by a fix now."""
+    target, spec = target_of(core, review)
+    if target is None or not _still_about(target, spec):
+        return seen, False
+    return weigh(core, review, target, seen)
 
 
 def ai_answered(core: Core, review: Unit) -> None:

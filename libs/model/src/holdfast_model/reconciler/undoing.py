@@ -10,7 +10,10 @@ import heapq
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from .phasing import put_back, standings_of
 from .records import Flight, Record, Unit, grave_of
+from .searching import put_back as put_back_search
+from .searching import write
 from .turn import CloseIntent, ItemIntent, StepIntent, Turn
 
 if TYPE_CHECKING:
@@ -31,8 +34,12 @@ class Undo:
         self.told: list[str] = []
         self.doubts: list[Unit] = []
         self.mourned: list[tuple[Unit, str]] = []
+        self.counter = core.counter
         self.converged = core.converged
+        self.paused = core.paused
         self.wave = Counter(core.wave)
+        self.standings = standings_of(core)
+        self.found, self.stored = core.search.found, core.search.stored
 
     def note(self, unit: Unit) -> None:
         if unit not in self.units and not self.keeping:
@@ -50,8 +57,16 @@ class Undo:
 def take_turn(core: Core) -> tuple[Turn, Undo]:
     """The finished turn, and what is needed to take it back."""
     turn, undo = core.turn, core.undo
+    if core.counter != undo.counter:
+        turn.meta["counter"] = str(core.counter)
+    write(core)
     core.turn, core.undo = Turn(), Undo(core)
     return turn, undo
+
+
+def _kept(core: Core, unit: Unit) -> bool:
+    """Whether a unit's record is on disk: of what was renamed even if it says nothing, about this name."""
+    return unit.rec not in core.blank(unit.type) or bool(unit.declared.was)
 
 
 def rollback(core: Core, turn: Turn, undo: Undo) -> None:
@@ -75,7 +90,9 @@ def rollback(core: Core, turn: Turn, undo: Undo) -> None:
         if core.knows(grave):
             core.mourn(grave, {**grave.below, name: None})
             core.mark(grave)
-    core.converged, core.wave = undo.converged, Counter(undo.wave)
+    put_back(core, undo.standings)
+    put_back_search(core, undo.found, undo.stored, turn.look)
+    core.converged, core.paused, core.wave = undo.converged, undo.paused, Counter(undo.wave)
     core.missing_told.difference_update(undo.told)
     for look in turn.look:
         for item in look.nodes:
@@ -90,8 +107,8 @@ def rollback(core: Core, turn: Turn, undo: Undo) -> None:
     for field in undo.kept_rows:
         grave_key = grave_of(field)
         found = core.graves.get(grave_key) if grave_key else core.units.get(field)
-        rows[field] = found.rec if found is not None and found.rec not in core.blank(found.type) else None
-    meta = {name: value for name, value in turn.meta.items() if name == "counter"}
-    core.turn = Turn(rows=rows, todo=dict(undo.kept_todo), meta=meta, served=[*turn.served, *core.turn.served])
+        rows[field] = found.rec if found is not None and _kept(core, found) else None
+    core.turn = Turn(rows=rows, todo=dict(undo.kept_todo), served=[*turn.served, *core.turn.served])
     core.undo = Undo(core)
+    core.undo.counter = undo.counter
     core.undo.kept_rows, core.undo.kept_todo = dict(undo.kept_rows), dict(undo.kept_todo)

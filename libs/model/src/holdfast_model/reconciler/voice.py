@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast_model.events import Event, Family, Fault, FaultType
+from holdfast_model.events import Event, Family, Fault, FaultType, GraphEvent, NodeEvent
 from holdfast_model.names import GraphRef
 
 from .facts import parent_of
@@ -34,15 +34,19 @@ class Voice:
         if self.undo.keeping:
             self.undo.kept_todo[field] = intent  # type: ignore[assignment]
 
-    def emit(self, family: Family, name: str, data: dict[str, object], node: str = "") -> None:
+    def emit(self, family: Family, name: GraphEvent | NodeEvent, data: dict[str, object], node: str = "") -> None:
         self.turn.events.append(
             Event(self.new_id(), family, name, self.ref.tenant, self.ref.graph, self.now, data, node=node)
         )
 
+    def herald(self, family: Family, name: GraphEvent, data: dict[str, object]) -> None:
+        """An event of the graph that is told before the faults of its turn."""
+        self.emit(family, name, data)
+        self.turn.heralds.append(self.turn.events.pop())
+
     def next_number(self) -> int:
         """The next operation number of this graph: never reused, also not after deletion."""
         self.counter += 1
-        self.turn.meta["counter"] = str(self.counter)
         return self.counter
 
     def fault(
@@ -55,12 +59,16 @@ class Voice:
         id: str = "",
         permanent: bool = False,
         attempt: int = 0,
+        parents: tuple[str, ...] = (),
     ) -> str:
         """Raise a fault, opening the node's episode if none is open; returns the episode."""
         rec = unit.rec
+        name = id or self.new_id()
         episode = rec.episode or f"e{self.next_number()}"
+        told: dict[str, object] = {"fault": name, "trouble": f"{type.value} ({reason})", "recovered": 0.0}
         if not rec.episode:
-            self.change(unit, episode=episode, about=unit.form.digest)
+            told |= {"episode": episode, "about": unit.form.digest}
+        self.change(unit, **told)
         context: dict[str, object] = {
             "failures": rec.failures,
             "status": rec.status.value if rec.status else None,
@@ -68,9 +76,10 @@ class Voice:
         if rec.info:
             context["info"] = rec.info
         fault = Fault(
-            id or self.new_id(), self.incarnation, self.ref.tenant, self.ref.graph, unit.id, type, unit.type, self.now,
+            name, self.incarnation, self.ref.tenant, self.ref.graph, unit.id, type, unit.type, self.now,
             reason=reason, detail=detail, permanent=permanent, attempt=attempt, operation=rec.operation,
-            digest=unit.form.digest, episode=episode, parent=parent_of(unit) or "", context=context,
+            digest=unit.form.digest, episode=episode, parents=parents, parent=parent_of(unit) or "",
+            context=context,
         )  # fmt: skip
         self.turn.faults.append(fault)
         return episode
