@@ -64,7 +64,7 @@ async def test_expiry_ends_liveness_and_not_the_manifest(domains: Domains, clock
     # Then
     assert registry.live(clock.now) == []
     assert registry.newest_live("dns", clock.now) is None
-    assert registry.slots("record", clock.now) == 0
+    assert registry.slots("dns", "record", clock.now) == 0
     assert registry.names() == ["dns"]
     known = registry.manifest("dns", clock.now)
     assert known is not None
@@ -79,13 +79,20 @@ async def test_slots_of_live_instances_of_the_newest_version_add_up(domains: Dom
     await domains.announce(announcement(version="1.0", instance="old", slots=10))
     await domains.announce(announcement(version="2.0", instance="a", slots=2))
     await domains.announce(announcement(version="2.0", instance="b", slots=3))
-    assert (await domains.registry()).slots("record", clock.now) == 5
+    assert (await domains.registry()).slots("dns", "record", clock.now) == 5
     # When one says that it leaves
     leaving = announcement(version="2.0", instance="b")
     await domains.announce(Announcement(leaving.manifest, "b", {}, leaving=True))
     # Then
-    assert (await domains.registry()).slots("record", clock.now) == 2
-    assert (await domains.registry()).slots("none", clock.now) == 0
+    assert (await domains.registry()).slots("dns", "record", clock.now) == 2
+    assert (await domains.registry()).slots("dns", "none", clock.now) == 0
+
+
+async def test_slots_for_reviews_are_those_that_were_announced(domains: Domains, clock: Clock) -> None:
+    announced = announcement()
+    await domains.announce(Announcement(announced.manifest, "a", {"record": 2, "ai-review": 5}))
+    assert (await domains.registry()).slots("dns", "ai-review", clock.now) == 5
+    assert (await domains.registry()).slots("other", "ai-review", clock.now) == 0
 
 
 async def test_a_type_that_another_domain_claimed_is_refused_naming_both(domains: Domains, clock: Clock) -> None:
@@ -139,6 +146,26 @@ async def test_instances_that_are_long_gone_are_dropped(domains: Domains, clock:
     clock.now += 3601
     await domains.registry()
     assert (await domains.registry()).versions("dns")[0].instances == {}
+
+
+async def test_since_when_a_domain_is_gone_is_known_however_it_ended(domains: Domains, clock: Clock) -> None:
+    assert (await domains.registry()).gone_since("dns", clock.now) is None
+    await domains.announce(announcement())
+    assert (await domains.registry()).gone_since("dns", clock.now) is None
+    # Given one that is not heard of any more, for a long time
+    clock.now += 100
+    assert (await domains.registry()).gone_since("dns", clock.now) == 1030
+    clock.now += 10_000
+    for _ in range(2):
+        assert (await domains.registry()).gone_since("dns", clock.now) == 1030
+    # And one that said goodbye
+    await domains.announce(announcement())
+    left = clock.now = clock.now + 5
+    await domains.announce(Announcement(announcement().manifest, "a", {}, leaving=True))
+    clock.now += 100
+    assert (await domains.registry()).gone_since("dns", clock.now) == left
+    await domains.announce(announcement())
+    assert (await domains.registry()).gone_since("dns", clock.now) is None
 
 
 async def test_a_tenant_s_preference_comes_before_the_platform_s(kv: Kv) -> None:

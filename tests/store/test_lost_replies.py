@@ -87,7 +87,7 @@ async def test_a_lost_exec_that_only_counts_counts_once(flaky: Flaky, store: Gra
 
     _lose(flaky, what)
     await store.commit(REF, op("1"), Do(count))
-    assert await store.counts(REF) == {"k": 1}
+    assert await store.kv.run(("HGET", keys.counts(REF), "k")) == [b"1"]
 
 
 @both
@@ -141,7 +141,7 @@ async def test_an_exec_that_arrives_late_finds_its_work_done(request: pytest.Fix
         # Then it is aborted
         assert answer.endswith(b"*-1\r\n")
     assert count_of(await GraphStore(proxy.kv).refresh(REF), "n") == 1
-    assert await store.counts(REF) == {"k": 1}
+    assert await store.kv.run(("HGET", keys.counts(REF), "k")) == [b"1"]
     assert (await store.meta(REF))["operation"] == b"1"
     await proxy.stop()
 
@@ -168,12 +168,12 @@ async def test_a_server_that_does_not_answer_is_unavailable_within_the_limit(own
     # Given a server that sleeps
     kv, other = RedisKv(own_redis.url, timeout=0.2), RedisKv(own_redis.url)
     await kv.ping()
-    await other.run(("CLIENT", "PAUSE", 1000, "ALL"))
+    await other.run(("CLIENT", "PAUSE", 4000, "ALL"))
     # When / Then
     started = time.monotonic()
     with pytest.raises(Unavailable):
         await kv.ping()
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 3.9
     # And it answers again once the server does
     await eventually(lambda: _answers(kv))
     await other.close()

@@ -7,12 +7,14 @@ import pytest
 from holdfast_model.errors import Unavailable
 from holdfast_model.events import Event, Family, Fault, FaultType
 from holdfast_model.names import GraphRef
+from holdfast_model.thresholds import Tally, encode_counts
 from holdfast_store import keys
 from holdfast_store.kv import Kv
 from holdfast_store.records import (
     GraphReader,
     fault_cmds,
     fault_done_cmds,
+    fault_op,
     inbox_done_cmd,
     outbox_cmd,
 )
@@ -76,6 +78,21 @@ async def test_a_fault_is_kept_until_it_is_handled(reader: GraphReader) -> None:
     # Then
     assert await reader.faults(REF) == []
     assert await reader.fault(REF, "f1") is None
+
+
+async def test_a_fault_is_known_while_it_waits_and_once_it_was_handled(reader: GraphReader) -> None:
+    # Given one that waits, and one that was handled
+    fault = Fault("waits", "i", REF.tenant, REF.graph, "n", FaultType.PROVISION_FAILED, "t", 1.0)
+    await reader.kv.run(*fault_cmds(REF, fault), ("ZADD", keys.ops(REF), 7, fault_op("handled")))
+    # Then
+    assert await reader.faults_known(REF, ["waits", "new", "handled"]) == {"waits", "handled"}
+    assert await reader.faults_known(REF, []) == set()
+
+
+async def test_counts_are_read_as_the_fault_policy_writes_them(kv: Kv, reader: GraphReader) -> None:
+    counted = {"escalation": Tally(3, "e1"), "watch": Tally(1, "e1")}
+    await kv.run(("HSET", keys.counts(REF), "node a", encode_counts(counted)))
+    assert await reader.counts(REF) == {"node a": counted}
 
 
 async def test_state_comes_in_pages_or_by_name(reader: GraphReader) -> None:

@@ -116,6 +116,32 @@ async def test_a_feed_merges_what_this_process_and_others_changed(stores: Stores
     assert not feed
 
 
+async def test_whoever_follows_a_graph_misses_nothing_when_another_one_drains_or_stops(stores: Stores) -> None:
+    # Given a graph that is loaded again before the host that it had is all gone
+    store = stores()
+    before = await store.feed(REF)
+    before.follow()
+    await store.commit(REF, op("0"), add("known"))
+    now = await store.feed(REF)
+    now.follow()
+    # When it changes, and the first one drains, and stops after another change
+    await store.commit(REF, op("1"), add("a"))
+    assert set(before.drain()[0]) == {"known", "a"}
+    await store.commit(REF, op("2"), remove("a"))
+    await store.commit(REF, op("3"), add("b"))
+    before.close()
+    await store.commit(REF, op("4"), add("c"))
+    # Then the other one is told of everything since it follows
+    nodes, gone = now.drain()
+    assert {name for name, node in nodes.items() if node is not None} == {"b", "c"}
+    assert nodes["a"] is None
+    assert set(gone) == {("a", "thing")}
+    assert now.drain() == ({}, {})
+    # And when nobody follows, nobody pays
+    now.close()
+    assert not now.graph.tracking
+
+
 async def test_a_bulk_commit_replaces_the_rows_and_replicas_load_afresh(stores: Stores, kv: Kv) -> None:
     # Given a graph, another replica and its feed
     one, two = stores(limits=SMALL_BULK), stores(limits=SMALL_BULK)

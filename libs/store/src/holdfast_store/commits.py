@@ -105,12 +105,13 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class _Request:
-    __slots__ = ("change", "future", "large", "op", "verdict")
+    __slots__ = ("alone", "change", "future", "large", "op", "verdict")
 
-    def __init__(self, op: Op, change: Change, large: bool, future: asyncio.Future[Committed]) -> None:
+    def __init__(self, op: Op, change: Change, large: bool, alone: bool, future: asyncio.Future[Committed]) -> None:
         self.op = op
         self.change = change
         self.large = large
+        self.alone = alone or large
         self.future = future
         self.verdict: Committed | Exception | None = None
 
@@ -162,11 +163,11 @@ class Committer:
     def idle(self) -> bool:
         return self._leader is None and not self._queue
 
-    async def submit(self, op: Op, change: Change, weight: int = 0) -> Committed:
+    async def submit(self, op: Op, change: Change, weight: int = 0, alone: bool = False) -> Committed:
         if len(self._queue) >= self._limits.queue:
             raise Unavailable(f"too many writers wait for graph {self._replica.ref}", retry_after=1.0)
         future: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Request(op, change, weight >= self._limits.bulk, future))
+        self._queue.append(_Request(op, change, weight >= self._limits.bulk, alone, future))
         if self._leader is None:
             self._leader = asyncio.create_task(self._lead())
         return await future
@@ -196,10 +197,10 @@ class Committer:
             self._leader = None
 
     def _next_group(self) -> list[_Request]:
-        """What waits, in order, up to the bound; a large change goes alone."""
+        """What waits, in order, up to the bound; a large change goes alone, and one that asked to."""
         queue = self._queue
         group = [queue.popleft()]
-        while queue and len(group) < self._limits.group and not (group[0].large or queue[0].large):
+        while queue and len(group) < self._limits.group and not (group[0].alone or queue[0].alone):
             group.append(queue.popleft())
         return group
 

@@ -6,7 +6,7 @@ type belongs to the domain that claimed it first, until that domain is forgotten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -34,6 +34,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+_decode_time = msgspec.json.Decoder(float).decode
 _decode_field = msgspec.json.Decoder(list[str]).decode
 
 
@@ -50,8 +51,11 @@ class Version(msgspec.Struct):
 class Registry:
     """All that is known of domains, as it was read. ``now`` is in seconds since the epoch."""
 
-    def __init__(self, versions: Iterable[Version], claims: dict[str, str]) -> None:
+    def __init__(
+        self, versions: Iterable[Version], claims: dict[str, str], ended: Mapping[str, float] | None = None
+    ) -> None:
         self.claims = claims
+        self._ended = ended or {}
         self._domains: dict[str, list[Version]] = {}
         for version in versions:
             self._domains.setdefault(version.manifest.domain, []).append(version)
@@ -65,6 +69,15 @@ class Registry:
     def live(self, now: float) -> list[str]:
         """Domains with at least one live instance."""
         return [d for d in self.names() if any(v.live(now) for v in self._domains[d])]
+
+    def gone_since(self, domain: str, now: float) -> float | None:
+        """When the last instance of a domain ended or was given up (s since the epoch); None while one is live, and for
+        a domain that never was."""
+        beats = [beat for version in self.versions(domain) for beat in version.instances.values()]
+        if any(now - beat.seen < EXPIRY for beat in beats):
+            return None
+        ends = [beat.seen + EXPIRY for beat in beats] + [self._ended[d] for d in (domain,) if d in self._ended]
+        return max(ends, default=None)
 
     def versions(self, domain: str) -> list[Version]:
         """Lowest first."""
@@ -83,13 +96,13 @@ class Registry:
         """The domain that claimed a node type."""
         return self.claims.get(type_name)
 
-    def slots(self, type_name: str, now: float) -> int:
-        """Batches of a type that the live instances of its domain's newest live version hold together."""
-        domain = self.claims.get(type_name, "")
+    def slots(self, domain: str, queue: str, now: float) -> int:
+        """Batches of a queue (a node type, or ``ai-review``) that the live instances of the domain's highest live
+        version hold together, as they announced."""
         for version in reversed(self.versions(domain)):
             live = version.live(now)
             if live:
-                return sum(beat.slots.get(type_name, 0) for beat in live.values())
+                return sum(beat.slots.get(queue, 0) for beat in live.values())
         return 0
 
 
@@ -109,13 +122,14 @@ class Domains:
         manifest = announcement.manifest
         beat = _field(manifest.domain, manifest.version, announcement.instance)
         if announcement.leaving:
-            await self._kv.run(("HDEL", keys.DOMAINS, beat))
+            ended: Cmd = ("HSET", keys.DOMAINS, _field(manifest.domain), _encode(self._now()))
+            await self._kv.run(("HDEL", keys.DOMAINS, beat), ended)
         else:
-            check_manifest(manifest)
             written: Cmd = ("HSET", keys.DOMAINS, beat, _encode(Heartbeat(self._now(), announcement.slots)))
-            if await self._is_known(manifest):
+            if await self._is_known(manifest):  # and was checked when it was taken in
                 await self._kv.run(written)
             else:
+                check_manifest(manifest)
                 await self._claim(manifest, written)
         newest = (await self.registry()).newest_live(manifest.domain, self._now())
         return newest.version if newest is not None else manifest.version
@@ -126,21 +140,27 @@ class Domains:
         versions: dict[tuple[str, str], Version] = {}
         beats: list[tuple[list[str], Heartbeat]] = []
         old: list[bytes] = []
+        ended: dict[str, float] = {}
         for field, value in fields.items():
             name = _decode_field(field)
             if len(name) == 2:
                 versions[name[0], name[1]] = Version(_decode_manifest(value), {})
                 continue
+            if len(name) == 1:
+                ended[name[0]] = max(ended.get(name[0], 0.0), _decode_time(value))
+                continue
             beat = _decode_heartbeat(value)
             beats.append((name, beat))
             if self._now() - beat.seen > _FORGET_INSTANCE:
                 old.append(field)
+                ended[name[0]] = max(ended.get(name[0], 0.0), beat.seen + EXPIRY)
         for (domain, version, instance), beat in beats:
             if (domain, version) in versions:
                 versions[domain, version].instances[instance] = beat
         if old:
-            await self._kv.run(("HDEL", keys.DOMAINS, *old))
-        return Registry(versions.values(), {t.decode(): d.decode() for t, d in claims.items()})
+            last = [word for domain, when in ended.items() for word in (_field(domain), _encode(when))]
+            await self._kv.run(("HDEL", keys.DOMAINS, *old), ("HSET", keys.DOMAINS, *last))
+        return Registry(versions.values(), {t.decode(): d.decode() for t, d in claims.items()}, ended)
 
     async def forget(self, domain: str) -> bool:
         """Drop a domain that will not come back: its manifests and its claims. False when it is not known."""

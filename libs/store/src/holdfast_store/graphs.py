@@ -55,17 +55,18 @@ class GraphStore(GraphReader):
 
     # ---- the desired graph
 
-    async def commit(self, ref: GraphRef, op: Op, change: Change, *, weight: int = 0) -> Committed:
+    async def commit(self, ref: GraphRef, op: Op, change: Change, *, weight: int = 0, alone: bool = False) -> Committed:
         """Apply ``change`` to the newest version of the graph and write it, atomically and once per ``op.id``.
 
         ``weight``: about how many rows it changes, if that may be many. From ``Limits.bulk`` on it is applied in a
-        thread, and by itself. A wrong guess costs time only.
+        thread, and by itself. A wrong guess costs time only. ``alone``: it must not share a transaction with others,
+        because it writes what they read (the reads of all come before the first is applied).
 
         Raises what ``change.apply`` raises (nothing of it was written), Conflict after too many lost rounds (nothing
         was written), Unavailable, or Ambiguous when the store vanished during EXEC and did not come back: then send
         the same operation again.
         """
-        committed = await self._committer(ref).submit(op, change, weight)
+        committed = await self._committer(ref).submit(op, change, weight, alone)
         self._evict()
         return committed
 

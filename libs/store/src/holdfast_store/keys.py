@@ -11,13 +11,15 @@ hf:{t/g}:meta            hash       incarnation, operation counter, status, phas
                                     paused, deadline, digests, sequence floors; outlives
                                     deletion, nobody WATCHes it
 hf:{t/g}:node            hash       node id -> row (JSON): each owner's declaration      commits
+hf:{t/g}:phases          hash       owner/index -> nodes of a phase (JSON), owner/+      admission
+                                    -> nodes that all its phases have
 hf:{t/g}:gone            hash       JSON [id, type] -> tombstone (JSON)                  commits
 hf:{t/g}:state           hash       node id -> what is known of it (JSON)                the owner
 hf:{t/g}:todo            hash       intent id -> open intent (JSON)                      the owner
 hf:{t/g}:inbox           stream     what other replicas took in for the owner            anyone
 hf:{t/g}:fault:<id>      string     a fault not yet handled (JSON)                       the owner
 hf:{t/g}:faults          set        ids of those                                         the owner
-hf:{t/g}:counts          hash       JSON [namespace, node] -> count                      policy, owner
+hf:{t/g}:counts          hash       node id -> counts of its faults by namespace (JSON)  policy, owner
 hf:{t/g}:log             stream     v version, ops JSON [{id, actor, cause, mutations}], commits
                                     d delta (JSON), or reload=1
 hf:{t/g}:out             stream     e event (JSON): committed, not yet published         commits, owner
@@ -26,7 +28,8 @@ hf:{t/g}:turn            string     id of the owner's last turn                 
 hf:{t/g}:intent          string     a writer that lost twice asks others to wait (PX)    commits
 hf:{t/g}:stage:<token>:* hash       rows of a bulk commit until they are renamed (EX)    commits
 hf:{t/g}:pending         hash       owner -> a blueprint that waits (JSON)               admission
-hf:{t/g}:sit:<name>      any        situations                                           policy
+hf:{t/g}:document        hash       owner -> its newest blueprint as it was published           admission
+hf:{t/g}:sit             hash       JSON [situation, zone] -> what is counted (JSON)     policy
 hf:owner:{<p>}           string     who plans the partition (PX 5 s); watched only to    planners
                                     take, renew or release it
 hf:epoch:{<p>}           string     the partition's epoch; never expires                 planners
@@ -86,6 +89,10 @@ def node(ref: GraphRef) -> str:
     return _graph(ref, "node")
 
 
+def phases(ref: GraphRef) -> str:
+    return _graph(ref, "phases")
+
+
 def gone(ref: GraphRef) -> str:
     return _graph(ref, "gone")
 
@@ -139,12 +146,17 @@ def stage(ref: GraphRef, token: str, name: str) -> str:
     return _graph(ref, f"stage:{token}:{name}")
 
 
+def document(ref: GraphRef) -> str:
+    """Blueprints as they were published, by owner; documents beyond a limit are not kept."""
+    return _graph(ref, "document")
+
+
 def pending(ref: GraphRef) -> str:
     return _graph(ref, "pending")
 
 
-def situation(ref: GraphRef, name: str) -> str:
-    return _graph(ref, f"sit:{name}")
+def situations(ref: GraphRef) -> str:
+    return _graph(ref, "sit")
 
 
 def owner(partition: int) -> str:

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 
 from holdfast_model.errors import Temporary
 
-__all__ = ["Ambiguous", "Changed", "Cmd", "Kv", "Watch", "Word", "hset_chunks"]
+__all__ = ["Ambiguous", "Changed", "Cmd", "Kv", "KvClient", "Watch", "Word", "hset_chunks"]
 
 Word = str | bytes | int | float
 Cmd = tuple[Word, ...]
@@ -79,6 +79,18 @@ class Kv(Protocol):
 
     def watching(self, *keys: str) -> AbstractAsyncContextManager[Watch]:
         """A transaction that holds only while ``keys`` stay untouched; with no keys a plain MULTI/EXEC."""
+        ...
+
+
+class KvClient(Kv, Protocol):
+    """A :class:`Kv` with the life of its connections, as composition roots hand it on."""
+
+    async def ping(self) -> None:
+        """Raise Unavailable when the store does not answer. For readiness."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections up."""
         ...
 
 

@@ -18,6 +18,7 @@ from .kv import Changed, Cmd
 from .memory_commands import COMMANDS
 from .memory_space import Refused, Store, Stream, ZSet
 
+MOVED = "a watched key has moved"
 Stage = Literal["run", "read", "commit", "committed"]
 Hook = Callable[[Stage, Sequence[Cmd]], Awaitable[None]]
 """Called before every effect, and as ``committed`` after EXEC but before its reply is handed back.
@@ -121,7 +122,7 @@ class MemoryWatch:
         kv, seen = self._kv, self._seen or {}
         await kv._between("commit", cmds)
         if any(kv.server.writes(k) != n for k, n in seen.items()):
-            raise Changed("a watched key has moved")
+            raise Changed(MOVED)
         unknown = next((c for c in cmds if str(c[0]) not in COMMANDS), None)
         if unknown is not None:
             raise Permanent(f"the store refuses {unknown[0]!r}: unknown command")

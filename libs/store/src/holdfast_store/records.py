@@ -9,6 +9,7 @@ import msgspec
 from holdfast_model.errors import Unavailable
 from holdfast_model.events import Event, Fault
 from holdfast_model.names import GraphRef
+from holdfast_model.thresholds import NodeCounts, decode_counts
 
 from . import keys
 from .kv import Cmd, Kv, Word
@@ -16,6 +17,8 @@ from .log import LogEntry, encode, entry_of
 from .replica import scan
 
 INBOX_BOUND = 100_000
+META_LADDERS = "ladders"
+"""Field of ``meta`` that holds the ladders which blueprints brought along, as a JSON list; each names its ``owner``."""
 
 _decode_event = msgspec.json.Decoder(Event).decode
 _decode_fault = msgspec.json.Decoder(Fault).decode
@@ -88,9 +91,9 @@ class GraphReader:
         """Owner -> the blueprint of it that waits."""
         return await self._hash(keys.pending(ref))
 
-    async def counts(self, ref: GraphRef) -> dict[str, int]:
-        """Field of ``counts`` -> count."""
-        return {field: int(value) for field, value in (await self._hash(keys.counts(ref))).items()}
+    async def counts(self, ref: GraphRef) -> dict[str, NodeCounts]:
+        """Node id -> what is counted of its faults, by namespace."""
+        return {node: decode_counts(value) for node, value in (await self._hash(keys.counts(ref))).items()}
 
     async def state_pages(self, ref: GraphRef, count: int = 1000) -> AsyncIterator[dict[str, bytes]]:
         """Every state row by node id, in pages of about ``count``; a row may come twice."""
@@ -156,6 +159,15 @@ class GraphReader:
         (found,) = await self.kv.run(("GET", keys.fault(ref, fault_id)))
         return None if found is None else _decode_fault(found)
 
+    async def faults_known(self, ref: GraphRef, ids: Sequence[str]) -> set[str]:
+        """Which of these were raised before: still to be handled, or handled within the last hour (``ops_kept``)."""
+        if not ids:
+            return set()
+        # In this order: a fault is deleted in the transaction that enters its operation.
+        (stored,) = await self.kv.run(("MGET", *(keys.fault(ref, i) for i in ids)))
+        (handled,) = await self.kv.run(("ZMSCORE", keys.ops(ref), *(fault_op(i) for i in ids)))
+        return {i for i, *found in zip(ids, stored, handled, strict=True) if found != [None, None]}
+
     # ---- which graphs there are
 
     async def register(self, ref: GraphRef) -> None:
@@ -170,6 +182,25 @@ class GraphReader:
         """Every graph of a partition."""
         (found,) = await self.kv.run(("SMEMBERS", keys.graphs(partition)))
         return sorted(_ref(name) for name in found)
+
+    async def at_rest(self, refs: Sequence[GraphRef], field: str) -> list[tuple[bytes | None, int, int]]:
+        """Of each graph: a field of its ``meta``, its version, and how many entries its inbox and outbox hold."""
+        if not refs:
+            return []
+        replies = await self.kv.run(
+            *[
+                cmd
+                for ref in refs
+                for cmd in (
+                    ("HGET", keys.meta(ref), field),
+                    ("GET", keys.ver(ref)),
+                    ("XLEN", keys.inbox(ref)),
+                    ("XLEN", keys.out(ref)),
+                )
+            ]
+        )
+        rows = [replies[i : i + 4] for i in range(0, len(replies), 4)]
+        return [(value, int(version or 0), int(inbox) + int(out)) for value, version, inbox, out in rows]
 
     async def set_due(self, ref: GraphRef, at: float) -> None:
         """Wake an unloaded graph at ``at`` (s since the epoch)."""
@@ -199,6 +230,11 @@ class GraphReader:
         """Graphs that wait for ``domain``."""
         (found,) = await self.kv.run(("SMEMBERS", keys.waiting(domain)))
         return sorted(_ref(name) for name in found)
+
+
+def fault_op(fault_id: str) -> str:
+    """Id of the operation that handles a fault."""
+    return f"fault:{fault_id}"
 
 
 def _ref(name: bytes) -> GraphRef:

@@ -14,8 +14,9 @@ import msgspec
 
 from holdfast_model.desired import DesiredGraph
 from holdfast_model.errors import Permanent
+from holdfast_model.merged import type_key
 from holdfast_model.names import GraphRef
-from holdfast_model.rows import Delta, Row, Tombstone, gone_field
+from holdfast_model.rows import Delta, Node, Row, Tombstone, gone_field
 
 from . import keys
 from .kv import Changed, Cmd, Kv
@@ -36,6 +37,9 @@ class Feed:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._delta = Delta({}, {})
+        self._follows = False
+        self._touched: dict[str, None] = {}
+        self._touched_gone: dict[type_key, None] = {}
 
     @property
     def graph(self) -> DesiredGraph:
@@ -50,8 +54,37 @@ class Feed:
         delta, self._delta = self._delta, Delta({}, {})
         return delta
 
+    def follow(self) -> None:
+        """From now on, have the merged graph followed; see :meth:`drain`."""
+        self._tell_followers()
+        self._follows = self.graph.tracking = True
+        self._touched, self._touched_gone = {}, {}
+
+    def drain(self) -> tuple[dict[str, Node | None], dict[type_key, Tombstone | None]]:
+        """As of the graph, but what one feed has drained the others still get: a graph may be loaded again before the
+        host that it had is all gone.
+        """
+        graph = self.graph
+        if not self._touched and not self._touched_gone and self._replica.feeds == {self}:
+            return graph.drain()
+        self._tell_followers()
+        nodes = {i: graph.nodes.get(i) for i in self._touched}
+        gone = {k: graph.gone.get(k) for k in self._touched_gone}
+        self._touched, self._touched_gone = {}, {}
+        return nodes, gone
+
+    def _tell_followers(self) -> None:
+        nodes, gone = self.graph.drain()
+        for feed in self._replica.feeds:
+            if feed._follows:
+                feed._touched.update(dict.fromkeys(nodes))
+                feed._touched_gone.update(dict.fromkeys(gone))
+
     def close(self) -> None:
+        """Follow no longer. Others may go on."""
         self._replica.feeds.discard(self)
+        self._tell_followers()
+        self.graph.tracking = any(feed._follows for feed in self._replica.feeds)
 
     def push(self, delta: Delta) -> None:
         self._delta.rows.update(delta.rows)
@@ -173,10 +206,10 @@ class Replica:
         graph, delta = self.graph, Delta({}, {})
         other = graph.replacement(snapshot.rows, snapshot.gone.values())
         delta.rows.update((i, r) for i, r in other.rows.items() if graph.rows.get(i) is not r)
-        delta.rows.update((i, None) for i in graph.rows.keys() - other.rows.keys())
+        delta.rows.update((i, None) for i in graph.rows if i not in other.rows)
         known = {gone_field(k): t for k, t in graph.gone.items()}
         delta.gone.update((f, t) for f, t in snapshot.gone.items() if known.get(f) != t)
-        delta.gone.update((f, None) for f in known.keys() - snapshot.gone.keys())
+        delta.gone.update((f, None) for f in known if f not in snapshot.gone)
         return other, delta
 
     def _replace(self, snapshot: _Snapshot, compared: tuple[DesiredGraph, Delta]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -35,10 +34,14 @@ Decide = Callable[[WorkItem], Change]
 
 
 class WorkItemStore:
-    """All WorkItems of all tenants. Raises Unavailable when the store is, Conflict after 8 lost rounds."""
+    """All WorkItems of all tenants. Raises Unavailable when the store is, Conflict after 8 lost rounds.
 
-    def __init__(self, kv: Kv) -> None:
+    ``rng``: for jitter and the ids of operations.
+    """
+
+    def __init__(self, kv: Kv, rng: random.Random | None = None) -> None:
         self._kv = kv
+        self._rng = rng or random.Random()
 
     # Looking up.
 
@@ -73,7 +76,7 @@ class WorkItemStore:
         ``make`` decides on the new item, ``supersede`` on the active one that it replaces (if the request
         says so); both are written in one transaction.
         """
-        tenant, op = request.tenant, uuid.uuid4().hex
+        tenant, op = request.tenant, self._new_op()
         own_key, pointers = keys.wi_item(tenant, id), dict[str, str]()
         if request.request:
             pointers["request"] = keys.wi_request(tenant, request.request)
@@ -83,7 +86,7 @@ class WorkItemStore:
         await self._kv.run(("SADD", keys.WI_TENANTS, tenant))
         rival = await self._pointer(pointers["active"]) if "active" in pointers else ""
         for n in range(ROUNDS):
-            await _pause(n)
+            await self._pause(n)
             watched = [own_key, *pointers.values(), *([keys.wi_item(tenant, rival)] if rival else [])]
             try:
                 async with self._kv.watching(*watched) as watch:
@@ -131,9 +134,9 @@ class WorkItemStore:
 
         ``decide`` runs again on the newest item when another transaction came between.
         """
-        op, key, unsure = uuid.uuid4().hex, keys.wi_item(tenant, id), False
+        op, key, unsure = self._new_op(), keys.wi_item(tenant, id), False
         for n in range(ROUNDS):
-            await _pause(n)
+            await self._pause(n)
             try:
                 async with self._kv.watching(key) as watch:
                     item, done = await self._read(watch, tenant, id, op if unsure else "")
@@ -171,9 +174,9 @@ class WorkItemStore:
         Returns what happened, None if nothing did. An entry that is wrong (the item is gone, or its
         deadline is another) is put right.
         """
-        op, key, unsure = uuid.uuid4().hex, keys.wi_item(tenant, id), False
+        op, key, unsure = self._new_op(), keys.wi_item(tenant, id), False
         for n in range(ROUNDS):
-            await _pause(n)
+            await self._pause(n)
             try:
                 async with self._kv.watching(key) as watch:
                     item, done = await self._read(watch, tenant, id, op if unsure else "")
@@ -235,6 +238,14 @@ class WorkItemStore:
         except (Changed, Ambiguous):
             return  # it expires by itself
 
+    def _new_op(self) -> str:
+        return f"{self._rng.getrandbits(128):032x}"
+
+    async def _pause(self, n: int) -> None:
+        """Full jitter before every round but the first."""
+        if n:
+            await asyncio.sleep(self._rng.uniform(0, min(0.2, 0.004 * 2**n)))
+
     async def _pointer(self, key: str) -> str:
         (raw,) = await self._kv.run(("GET", key))
         return _text(raw)
@@ -252,12 +263,6 @@ class WorkItemStore:
             return item, False
         (lines,) = await watch.read(("XREVRANGE", keys.wi_audit(tenant, id), "+", "-", "COUNT", _TAIL))
         return item, any(fields.get(b"o") == op.encode() for _, fields in lines)
-
-
-async def _pause(n: int) -> None:
-    """Full jitter before every round but the first."""
-    if n:
-        await asyncio.sleep(random.uniform(0, min(0.2, 0.004 * 2**n)))
 
 
 def _lost(what: str) -> Conflict:
