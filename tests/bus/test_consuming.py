@@ -190,7 +190,7 @@ async def test_a_dead_letter_of_the_largest_size_is_cut_and_does_not_cost_the_co
     await eventually(lambda: _none(raw))
     with pytest.raises(Permanent, match="larger"):
         await bus.publish("state.a.b", b"x" * raw.max_payload, stream="STATE")
-    with pytest.raises(Permanent, match="more than"):
+    with pytest.raises(Unavailable, match="nobody"):  # a larger question goes by the object store
         await bus.request("rpc.planner.get", b"x" * raw.max_payload, timeout=1)
     assert not bus.closed.is_set()
 
@@ -227,7 +227,7 @@ async def test_an_outage_stops_fetching_until_the_probe_succeeds(raw: Client, ma
 
 
 async def test_a_long_handler_keeps_its_message(raw: Client, make_bus: MakeBus) -> None:
-    quick = Durable(stream="BLUEPRINTS", name="quick", ack_wait=0.5)
+    quick = Durable(stream="BLUEPRINTS", name="quick", ack_wait=2.0)
     await consumers(raw, quick)
     bus = make_bus()
     calls = 0
@@ -236,7 +236,7 @@ async def test_a_long_handler_keeps_its_message(raw: Client, make_bus: MakeBus) 
     async def handle(message: Inbound) -> None:
         nonlocal calls
         calls += 1
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(5.0)
 
     await bus.start()
     await publish(raw, b"x")
@@ -267,10 +267,10 @@ async def test_stopping_gives_back_what_did_not_end_in_time(raw: Client, make_bu
 
     await first.start()
     await publish(raw, b"x")
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 60)
     await second.start()
     await first.stop()
-    await eventually(lambda: finished == [b"x"], within=3)
+    await eventually(lambda: finished == [b"x"])
 
 
 async def test_a_deleted_consumer_makes_no_hot_loop_and_reading_goes_on_when_it_is_back(

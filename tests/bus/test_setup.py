@@ -88,7 +88,7 @@ async def test_the_job_waits_for_its_server_and_says_what_is_there(own_nats: Nat
     await own_nats.start()
     code, output = await running
     assert code == 0, output
-    assert "8 streams and 70 consumers" in output
+    assert "9 streams and 70 consumers" in output
     assert "Traceback" not in output
 
 

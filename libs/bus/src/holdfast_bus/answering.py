@@ -55,12 +55,15 @@ async def answer(handler: RpcHandler, body: bytes, subject: str, max_payload: in
         return reply
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at ")
-        pointer = place.strip("`").removeprefix("$").replace("[", "/").replace("]", "").replace(".", "/")
+        known = place.strip("`").removeprefix("$").partition("[...]")[0]  # which item of a list, nobody says
+        pointer = known.replace("[", "/").replace("]", "").replace(".", "/")
         problem: HoldfastError = Invalid(f"the request is not valid: {text}", [Problem(pointer, text)])
     except msgspec.DecodeError as error:
         problem = Invalid(f"the request is not JSON: {error}", [Problem("", str(error))])
     except HoldfastError as error:
         problem = error
+    except RecursionError:
+        problem = Invalid("the request is nested too deeply", [Problem("", "arrays or objects nested too deeply")])
     except asyncio.CancelledError:
         return encode(ErrorReply(to_body(Unavailable("the service is stopping", retry_after=1.0))))
     except Exception as error:

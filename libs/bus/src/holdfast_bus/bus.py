@@ -11,30 +11,33 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from faststream.middlewares import AckPolicy
-from faststream.nats import NatsBroker
+from faststream.nats import NatsBroker, NatsCredentials, NatsNKey
 from faststream.nats.broker.broker import UNRECOVERABLE_CONNECT_ERRORS
 from faststream.nats.broker.registrator import NatsRegistrator
 from faststream.nats.message import NatsMessage
+from faststream.nats.response import NatsResponse
+from faststream.security import BaseSecurity, SASLPlaintext
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
 
-from holdfast_model.errors import Permanent, Unavailable
-from holdfast_model.events import Event
+from holdfast_model.errors import HoldfastError, to_body
 
-from . import connecting, subjects, tracing
-from .answering import RpcHandler, answer, check_reply, encode
+from . import connecting, tracing
+from .answering import ErrorReply, RpcHandler, answer, encode
 from .consuming import Check, DurableSubscriber, concrete
 from .dead_letters import DeadLetter
 from .delivery import Delivery
-from .envelope import encode_event, event_headers, open_message
+from .envelope import open_message
 from .foreign import bus_error
+from .link import Link
 from .logs import FASTSTREAM
-from .messages import Inbound, PubAck
-from .publishing import HEADER_ROOM, Outgoing, Publisher
+from .messages import Inbound
+from .objects import ACCEPTS, HEADER, MAX_SIZE, OBJECT
+from .order import follows_undecided
+from .publishing import HEADER_ROOM
 from .pulling import Puller
 from .settings import BusSettings
-from .streams import STREAM_OF_FAMILY, STREAMS, Durable
+from .streams import STREAMS, Durable
 from .work import WorkQueue
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ QUIET_PERIOD = 30.0
 """The same complaint about the connection is logged once in so many seconds."""
 
 
-class Bus:
+class Bus(Link):
     """One connection of one process, and everything that is done over it.
 
     ``service`` names the process to the server and is its queue group. A service runs ``bus.app(...)``; where there
@@ -59,7 +62,7 @@ class Bus:
     """
 
     def __init__(self, settings: BusSettings, service: str, version: str) -> None:
-        self.settings = settings
+        super().__init__(self._connected_client, settings)
         self.service = service
         self.version = version
         self.closed = asyncio.Event()
@@ -70,11 +73,10 @@ class Bus:
         self._complained: dict[str, float] = {}
         self._pullers: list[Puller] = []
         self._queues: list[WorkQueue] = []
-        self._publisher = Publisher(lambda: self.client, settings.publish_timeout)
         self.broker = NatsBroker(
             connecting.servers(settings),
             name=f"{service}/{version}",
-            security=connecting.security(settings),
+            security=_security(settings),
             connect_timeout=connecting.CONNECT_TIMEOUT,
             reconnect_time_wait=cast(int, connecting.RECONNECT_WAIT),
             max_reconnect_attempts=-1,
@@ -96,23 +98,13 @@ class Bus:
             description=f"Holdfast: {service}",
         )
 
-    @property
-    def client(self) -> Client:
-        """The connection. Raises Unavailable before :meth:`start`."""
-        connection: Client | None = self.broker.config.connection_state._connection
-        if connection is None:
-            raise Unavailable("the bus is not connected", retry_after=1.0)
-        return connection
+    def _connected_client(self) -> Client | None:
+        return cast("Client | None", self.broker.config.connection_state._connection)
 
     @property
     def connected(self) -> bool:
         """Whether :meth:`connect` succeeded and :meth:`stop` did not happen yet (the link may be down)."""
-        return self.broker.config.connection_state._connection is not None
-
-    @property
-    def js(self) -> JetStreamContext:
-        """JetStream, for the set-up of consumers."""
-        return self.client.jetstream(timeout=5)
+        return self._connected_client() is not None
 
     @property
     def durables(self) -> list[Durable]:
@@ -138,6 +130,10 @@ class Bus:
         subscriber.add_call(parser_=None, decoder_=partial(_decode, puller), dependencies_=(), codec_=None)
         return self._register(subscriber, durable.description)
 
+    async def follows_undecided(self, durable: Durable, message: Inbound) -> bool:
+        """Whether an earlier message on the same subject may still be undecided: see :mod:`holdfast_bus.order`."""
+        return await follows_undecided(self.client.jsm(timeout=5), durable, message)
+
     def listen(self, subject: str, *, queue: str = "") -> Callable[[Handler], Handler]:
         """Subscribe on core NATS, one message at a time; messages may be lost. With ``queue``, one member of the
         group gets each message. What the handler raises is logged."""
@@ -156,9 +152,10 @@ class Bus:
         )
 
         def register(handler: RpcHandler) -> RpcHandler:
-            async def reply(request: Inbound) -> bytes:
+            async def reply(request: Inbound) -> NatsResponse:
                 with tracing.within(request.traceparent):
-                    return await answer(handler, request.data, request.subject, self.client.max_payload - HEADER_ROOM)
+                    body, headers = await self.answer(handler, request.subject, request.data, request.headers)
+                    return NatsResponse(body, headers=headers)
 
             _named_after(handler, reply)
             subscriber(reply)
@@ -166,56 +163,23 @@ class Bus:
 
         return register
 
-    async def request(self, subject: str, body: object, *, timeout: float) -> bytes:
-        """Ask and return the reply's body; ``body`` is bytes or anything msgspec encodes, ``timeout`` in seconds.
+    async def answer(
+        self, handler: RpcHandler, subject: str, body: bytes, headers: Mapping[str, str] | None
+    ) -> tuple[bytes, dict[str, str] | None]:
+        """Body and headers of the reply to a request; either body may be kept aside as an object."""
 
-        Raises the error in the reply, or Unavailable if nobody is there or answers in time.
-        """
-        payload = encode(body)
-        if len(payload) > self.client.max_payload - HEADER_ROOM:
-            raise Permanent(f"asking {subject}: the request has {len(payload)} bytes, more than the server takes")
+        async def opened(own: bytes) -> object:
+            return await handler(await self.objects.opened(own, headers))
+
+        room = self.client.max_payload - HEADER_ROOM
+        by_object = (headers or {}).get(ACCEPTS) == OBJECT
+        reply = await answer(opened, body, subject, MAX_SIZE if by_object else room)
+        if len(reply) <= room:
+            return reply, None
         try:
-            reply = await self.client.request(subject, payload, timeout=timeout, headers=tracing.stamp(None) or None)
-        except (NatsError, TimeoutError) as error:
-            raise bus_error(error, f"asking {subject}") from error
-        return check_reply(reply.data)
-
-    async def publish_event(self, event: Event) -> None:
-        """Publish an event as a CloudEvent and wait until it is stored. Raises Unavailable or Permanent."""
-        await self._publisher.publish(_outgoing(event))
-
-    async def publish_events(self, events: Sequence[Event]) -> None:
-        """Publish many, pipelined and in order. Returns when all are stored; if it raises, those after the first
-        that was not may be stored too: publish all from there again, the ids make that harmless."""
-        if events:
-            await self._publisher.publish_all([_outgoing(event) for event in events])
-
-    async def publish(
-        self,
-        subject: str,
-        body: bytes,
-        *,
-        stream: str,
-        msg_id: str = "",
-        headers: Mapping[str, str] | None = None,
-    ) -> PubAck:
-        """Publish and wait until ``stream`` stored it.
-
-        Raises Unavailable (the stream is full, the server down, no answer: then it may be stored) or Permanent (too
-        large, the subject belongs to another stream). The same ``msg_id`` again is no second message.
-        """
-        return await self._publisher.publish(Outgoing(subject, body, stream, msg_id, headers))
-
-    async def publish_many(self, messages: Sequence[Outgoing]) -> list[PubAck]:
-        """Like :meth:`publish` for many, pipelined and in order; see :meth:`publish_events` for failures."""
-        return await self._publisher.publish_all(messages)
-
-    async def hint(self, subject: str, body: bytes = b"") -> None:
-        """Publish on core NATS. May be lost, and never raises because of the connection."""
-        try:
-            await self.client.publish(subject, body, headers=tracing.stamp(None) or None)
-        except (NatsError, Unavailable) as error:
-            log.debug("hint on %s lost: %s", subject, error)
+            return b"", {HEADER: await self.objects.put(reply)}
+        except HoldfastError as error:
+            return encode(ErrorReply(to_body(error))), None
 
     def work_queue(self, durable: Durable) -> WorkQueue:
         """A reader with explicit credit, for those who batch and acknowledge on their own. Close it."""
@@ -355,16 +319,6 @@ async def _decode(puller: Puller | None, message: NatsMessage) -> Inbound:
     return open_message(raw.subject, raw.data, raw.headers, raw.reply, created)
 
 
-def _outgoing(event: Event) -> Outgoing:
-    return Outgoing(
-        subjects.event(event),
-        encode_event(event),
-        STREAM_OF_FAMILY[event.family],
-        event.id,
-        event_headers(event),
-    )
-
-
 def _subjects_of(stream: str) -> tuple[str, ...]:
     return next((known.subjects for known in STREAMS if known.name == stream), (">",))
 
@@ -373,3 +327,14 @@ def _named_after(handler: Callable[..., Any], wrapper: Callable[..., Any], descr
     """AsyncAPI shows the handler's name and docstring, not the wrapper's."""
     wrapper.__name__ = getattr(handler, "__name__", type(handler).__name__)
     wrapper.__doc__ = getattr(handler, "__doc__", None) or description or None
+
+
+def _security(settings: BusSettings) -> BaseSecurity | None:
+    """How a service proves who it is: credentials file, nkey seed file, or user and password."""
+    if settings.nats_creds:
+        return NatsCredentials(settings.nats_creds)
+    if settings.nats_nkey_seed:
+        return NatsNKey.from_file(settings.nats_nkey_seed)
+    if settings.nats_user:
+        return SASLPlaintext(settings.nats_user, settings.nats_password.get_secret_value())
+    return None

@@ -7,8 +7,6 @@ import logging
 from typing import Any, cast
 
 import nats
-from faststream.nats import NatsCredentials, NatsNKey
-from faststream.security import BaseSecurity, SASLPlaintext
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -34,22 +32,13 @@ def inbox_prefix(service: str) -> str:
     return f"_INBOX.{service}"
 
 
-def security(settings: BusSettings) -> BaseSecurity | None:
-    """How a service proves who it is: credentials file, nkey seed file, or user and password."""
-    if settings.nats_creds:
-        return NatsCredentials(settings.nats_creds)
-    if settings.nats_nkey_seed:
-        return NatsNKey.from_file(settings.nats_nkey_seed)
-    if settings.nats_user:
-        return SASLPlaintext(settings.nats_user, settings.nats_password.get_secret_value())
-    return None
-
-
-async def connect_once(settings: BusSettings, name: str) -> Client:
-    """A plain client, for jobs: it tries each server twice and then raises Unavailable or Permanent."""
+async def connect_once(settings: BusSettings, name: str, *, stay: bool = False) -> Client:
+    """A plain client, for jobs and commands: it tries each server twice and then raises Unavailable or Permanent.
+    With ``stay`` it comes back after every outage once it was connected.
+    """
     try:
         async with asyncio.timeout(2 * CONNECT_TIMEOUT):
-            return await nats.connect(
+            client = await nats.connect(
                 **_options(settings, name),
                 max_reconnect_attempts=1,
                 reconnect_time_wait=cast(int, 0.2),
@@ -57,6 +46,20 @@ async def connect_once(settings: BusSettings, name: str) -> Client:
             )
     except (NatsError, OSError, TimeoutError) as error:
         raise bus_error(error, f"connecting to {settings.nats_url}") from error
+    if stay:
+        client.options["max_reconnect_attempts"] = -1
+    return client
+
+
+async def leave(client: Client) -> None:
+    """Say what is left to say, if the server hears it, and disconnect."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await client.drain()
+    except (NatsError, OSError, TimeoutError) as error:
+        log.debug("disconnecting without a farewell: %s", error)
+    if not client.is_closed:
+        await client.close()
 
 
 async def settle(client: Client, timeout: int = CONNECT_TIMEOUT) -> None:

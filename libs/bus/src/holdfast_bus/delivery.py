@@ -63,7 +63,7 @@ def judge(error: BaseException | None, deliveries: int, spread: float) -> Verdic
         return Verdict(Fate.ACK)
     if isinstance(error, asyncio.CancelledError):
         return Verdict(Fate.NAK)
-    if isinstance(error, Permanent):
+    if isinstance(error, Permanent | RecursionError):  # the latter: its body is nested deeper than anybody can read
         return Verdict(Fate.DEAD_LETTER)
     delay = growing(deliveries, spread)
     if isinstance(error, Temporary):

@@ -189,7 +189,7 @@ def _cloud_event(body: bytes) -> _Incoming | None:
         return None
     try:
         cloud = _incoming.decode(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):  # the latter: nested too deeply, which is for its handler to say
         return None
     return cloud if cloud.specversion.startswith("1.") else None
 

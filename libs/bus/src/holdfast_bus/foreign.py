@@ -5,12 +5,13 @@ from __future__ import annotations
 import nats.errors as core
 from nats.js import errors as js
 
-from holdfast_model.errors import HoldfastError, NotFound, Permanent, Unavailable
+from holdfast_model.errors import HoldfastError, NotFound, Permanent, Stale, Unavailable
 
 # Codes of the server's errors.json.
 STREAM_FULL = {10077, 10122}
 TOO_LARGE = 10054
 WRONG_STREAM = 10060
+NOT_THE_LAST = 10071
 
 
 def bus_error(error: BaseException, doing: str) -> HoldfastError:
@@ -30,6 +31,8 @@ def bus_error(error: BaseException, doing: str) -> HoldfastError:
             return Permanent(f"{doing}: the message is larger than the stream takes")
         case js.APIError() if error.err_code == WRONG_STREAM:
             return Permanent(f"{doing}: another stream holds this subject")
+        case js.APIError() if error.err_code == NOT_THE_LAST:
+            return Stale(f"{doing}: somebody published there meanwhile")
         case js.APIError() if error.err_code in STREAM_FULL:
             return Unavailable(f"{doing}: the stream is full", retry_after=5.0, hint="are its readers running?")
         case js.NotFoundError():

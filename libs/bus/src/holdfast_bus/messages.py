@@ -34,6 +34,11 @@ class Inbound:
     faulttype: str = ""
     reply: str = ""
 
+    @property
+    def object(self) -> str:
+        """The name of the object that is the body, where it was too large for a message; else empty."""
+        return self.headers.get("Holdfast-Object", "")
+
 
 @dataclass(frozen=True, slots=True)
 class PubAck:

@@ -17,6 +17,7 @@ from nats.js.api import RawStreamMsg
 
 from holdfast_model.errors import Invalid, NotFound
 from holdfast_model.messages import Outcome, ResultBatch, StepBatch, StepOutcome
+from holdfast_model.reasons import Reason
 
 from . import subjects
 from .dead_letters import DeadLetter
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("holdfast.mover")
 
-REASON = "dead_lettered"
 WORK_QUEUES = frozenset(stream.name for stream in STREAMS if stream.work_queue)
 
 
@@ -85,7 +85,9 @@ def failed_results(batch: StepBatch, letter: DeadLetter) -> ResultBatch:
         incarnation=batch.incarnation,
         epoch=batch.epoch,
         outcomes=[
-            StepOutcome(step.node, step.operation, step.attempt, Outcome.FAILED, reason=REASON, detail=detail)
+            StepOutcome(
+                step.node, step.operation, step.attempt, Outcome.FAILED, reason=Reason.DEAD_LETTERED, detail=detail
+            )
             for step in batch.steps
         ],
     )

@@ -28,6 +28,7 @@ RETRIES = (0.1, 0.25, 0.5, 1.0)
 HEADER_ROOM = 8192
 """Bytes of a message to keep free for headers: the server counts them, and hangs up on what is too large."""
 _EXPECTED = "Nats-Expected-Stream"
+LAST_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 
 
 class Outgoing(NamedTuple):

@@ -147,6 +147,7 @@ class Puller:
             finally:
                 for task in (look, anew):
                     task.cancel()
+                    task.add_done_callback(_nobody_asks)
 
     async def _ask_info(self) -> str:
         manager = self._client().jsm()
@@ -271,3 +272,9 @@ async def _drain(subscription: Subscription) -> None:
 
 def _text(created: object) -> str:
     return created.isoformat() if hasattr(created, "isoformat") else str(created or "")
+
+
+def _nobody_asks(task: asyncio.Task[str] | asyncio.Task[bool]) -> None:
+    """Whoever waited for ``task`` is gone: how it ended is nothing to complain of."""
+    if not task.cancelled():
+        task.exception()

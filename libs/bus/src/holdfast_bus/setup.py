@@ -142,7 +142,8 @@ def stream_config(stream: Stream, limits: StreamSettings) -> StreamConfig:
         max_msgs=-1,
         max_msgs_per_subject=-1,
         max_msg_size=-1,
-        allow_direct=False,
+        allow_direct=stream.object_store,
+        allow_rollup_hdrs=stream.object_store,
     )
 
 

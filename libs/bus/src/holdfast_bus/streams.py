@@ -43,6 +43,7 @@ class Stream:
     max_age: float = 0.0
     max_bytes: int = 512 * MIB
     duplicate_window: float = 2 * MINUTE
+    object_store: bool = False
 
     @property
     def work_queue(self) -> bool:
@@ -125,22 +126,40 @@ ADVISORIES = Stream(
     max_age=30 * DAY,
     max_bytes=64 * MIB,
 )
-STREAMS = (BLUEPRINTS, EVENTS, FAULTS, STATE, STEPS, RESULTS, DLQ, ADVISORIES)
+BUCKET = "DOCUMENTS"
+OBJECTS = Stream(
+    name=f"OBJ_{BUCKET}",
+    subjects=(subjects.OBJECT_CHUNKS, subjects.OBJECT_NAMES),
+    description="Object store: bodies too large for a message, until they are used",
+    discard=Discard.NEW,
+    max_age=DAY,
+    max_bytes=1024 * MIB,
+    object_store=True,
+)
+STREAMS = (BLUEPRINTS, EVENTS, FAULTS, STATE, STEPS, RESULTS, DLQ, ADVISORIES, OBJECTS)
 
-PLANNER_ADMISSION = Durable(stream="BLUEPRINTS", name="planner-admission", description="Blueprints to admit")
-FAULT_POLICY = Durable(stream="FAULTS", name="fault-policy", description="Faults to count and answer")
-PLANNER_STATE = Durable(stream="STATE", name="planner-state", description="Nodes to look at again")
+SOON = 10.0
+"""``ack_wait`` (s) of what services take in. A reader says three times per wait that it is at work; what a killed one
+held comes to another reader after it. A second delivery does no harm."""
+
+PLANNER_ADMISSION = Durable(
+    stream="BLUEPRINTS", name="planner-admission", description="Blueprints to admit", ack_wait=SOON
+)
+FAULT_POLICY = Durable(stream="FAULTS", name="fault-policy", description="Faults to count and answer", ack_wait=SOON)
+PLANNER_STATE = Durable(stream="STATE", name="planner-state", description="Nodes to look at again", ack_wait=SOON)
 PLANNER_WORKITEMS = Durable(
     stream="EVENTS",
     name="planner-workitems",
     filters=(subjects.WORKITEM_EVENTS,),
     description="Decisions of people, for the inbox of their graph",
+    ack_wait=SOON,
 )
 FAULT_POLICY_EVENTS = Durable(
     stream="EVENTS",
     name="fault-policy-events",
     filters=(subjects.RECOVERED,),
     description="Recoveries that end an episode",
+    ack_wait=SOON,
 )
 DLQ_MOVER = Durable(stream="ADVISORIES", name="dlq-mover", description="Dead letters to copy")
 

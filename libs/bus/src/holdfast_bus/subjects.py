@@ -15,7 +15,9 @@
     rpc.workitems.<verb>                   work-items
     rpc.domain.<domain>.<verb>             a domain's service
     planner.<partition>                    hint for the partition's owner (may be lost)
+    planner.preferences                    hint for every planner: a preference changed (may be lost)
     dlq.<stream>                           what failed for ever
+    $O.DOCUMENTS.>                         bodies too large for a message (object store; the client writes these)
 
 Builders check what they are given, because a stray dot or wildcard in a name would address something else. Both
 builders and parsers raise ``Invalid``; a parser's message names the subject.
@@ -27,13 +29,13 @@ import re
 from typing import NamedTuple
 
 from holdfast_model.errors import Invalid, Problem
-from holdfast_model.events import Event, Family
+from holdfast_model.events import Event, Family, NodeEvent
 from holdfast_model.names import PARTITIONS, GraphRef, check_label, check_type
 
 NOBODY = "_"
 """Stands for the tenant or graph of a message that names no valid one, and for work that belongs to no graph."""
 
-PROGRESS = "progress"
+PROGRESS = NodeEvent.PROGRESS
 
 BLUEPRINTS = "blueprint.>"
 GRAPH_EVENTS = "graph.>"
@@ -44,7 +46,10 @@ STATES = "state.>"
 STEPS = "step.>"
 RESULTS = "result.>"
 HINTS = "planner.*"
+PREFERENCES = "planner.preferences"
 DEAD_LETTERS = "dlq.>"
+OBJECT_CHUNKS = "$O.DOCUMENTS.C.>"
+OBJECT_NAMES = "$O.DOCUMENTS.M.>"
 RECOVERED = "node.*.*.recovered"
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
 MSG_TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"
