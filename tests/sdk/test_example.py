@@ -51,7 +51,7 @@ class Told:
         def found() -> list[dict[str, Any]]:
             return [data for heard, data in self.events if heard == subject]
 
-        await eventually(lambda: len(found()) >= count, within=20, what=f"{count} of {subject} in {self.events}")
+        await eventually(lambda: len(found()) >= count, what=f"{count} of {subject} in {self.events}")
         return found()[count - 1]
 
 
@@ -92,7 +92,7 @@ async def test_the_example_works_on_real_servers(nats_url: str, redis_url: str) 
             assert "/spec/records/www/address" in json.dumps(rejected)
             # And what is left out goes
             await publish({"mail": MAIL})
-            await eventually(lambda: list(zone.records) == ["mail.example.org"], within=20)
+            await eventually(lambda: list(zone.records) == ["mail.example.org"])
 
 
 def test_the_readme_shows_the_domain_as_it_is_tested() -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from holdfast_model.messages import (
 )
 from holdfast_model.mutations import RemoveNode
 from holdfast_sdk import Domain, PolicyRequest
+from holdfast_sdk.runtime import DomainService
 from holdfast_testkit.waiting import eventually
 
 from .example_domain import DnsRecord, Zone, dns
@@ -56,6 +58,15 @@ async def test_the_announcement_is_repeated_and_carries_slots(nats_url: str) -> 
     assert heard.slots == {"script": 2, "ai-review": 5}
 
 
+async def known(service: DomainService) -> bool:
+    """Whether a planner's answer has arrived."""
+    try:
+        await service.announced()
+    except Temporary:
+        return False
+    return True
+
+
 async def test_a_domain_waits_for_a_planner_to_come(nats_url: str) -> None:
     # Given no planner
     script = Script()
@@ -67,7 +78,7 @@ async def test_a_domain_waits_for_a_planner_to_come(nats_url: str) -> None:
             await peer.send(step("a"))
             await peer.outcome("a")
             await eventually(lambda: peer.heard)
-            await service.announced()
+            await eventually(partial(known, service))
 
 
 async def test_an_older_version_stops_pulling_and_answering_until_the_newer_is_gone(nats_url: str) -> None:
@@ -77,8 +88,9 @@ async def test_an_older_version_stops_pulling_and_answering_until_the_newer_is_g
         peer.newest = "1.10"
         await eventually(lambda: len(peer.heard) >= 2)
         await peer.send(step("warm-up"), version="1.9")  # whatever an open pull still takes
+        await eventually(lambda: len(peer.heard) >= 4)  # ... and it takes what else comes with it
         await peer.send(step("a"), version="1.9")
-        await eventually(lambda: len(peer.heard) >= 6)
+        await eventually(lambda: len(peer.heard) >= 8)
         assert "a" not in peer.outcomes
         with pytest.raises(Unavailable):
             await observe(peer, ("a", {}))
@@ -256,3 +268,28 @@ async def test_a_file_that_cannot_be_used_is_named(target: str, message: str) ->
     assert child.returncode == 2
     assert message in errors.decode()
     assert "Traceback" not in errors.decode()
+
+
+async def test_a_policy_of_an_older_version_leaves_its_answer_to_the_newer(nats_url: str) -> None:
+    domain = scripted()
+    asked = 0
+
+    @domain.policy
+    async def policy(request: PolicyRequest) -> list[RemoveNode]:
+        nonlocal asked
+        asked += 1
+        raise Temporary("not now", retry_after=1.0)
+
+    fault = {"id": "f", "incarnation": "i", "tenant": "t", "graph": "g", "node": "n", "type": "PROVISION_FAILED",
+             "node_type": "script", "time": 1.0}  # fmt: skip
+    node = {"id": "n", "type": "script", "spec": {}, "digest": "d", "depends_on": [], "gating": "NONE",
+            "spec_gating": "NONE", "owner": "main"}  # fmt: skip
+    body = {"fault": fault, "node": node, "count": 3}
+    async with planner_peer(nats_url) as peer, running(nats_url, domain, Script()):
+        with pytest.raises(Temporary, match="leaves this to 9") as left:
+            await ask(peer, "scripted", "evaluate", msgspec.json.encode(body | {"domain_version": "9"}))
+        assert (asked, left.value.retry_after is not None) == (0, True)
+        # What a policy raises by itself is no reason to ask again
+        with pytest.raises(Temporary, match="not now") as raised:
+            await ask(peer, "scripted", "evaluate", msgspec.json.encode(body | {"domain_version": "1"}))
+        assert (asked, raised.value.retry_after) == (1, None)

@@ -11,7 +11,7 @@ from holdfast_model.messages import Approval, Decision, Observation, Status
 from .compiling import Added, GraphBuilder
 from .context import Context
 from .domain import Domain
-from .handlers import Changed
+from .handlers import Changed, Found
 from .nodes import Node
 from .policies import PolicyRequest
 from .process import run
@@ -49,6 +49,7 @@ __all__ = [
     "Decision",
     "Domain",
     "Drifted",
+    "Found",
     "GraphBuilder",
     # errors
     "Invalid",

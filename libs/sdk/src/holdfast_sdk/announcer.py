@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from holdfast_model.errors import HoldfastError, Temporary
-from holdfast_model.manifest import Announcement, AnnounceReply, Manifest, version_key
+from holdfast_model.manifest import Announcement, AnnounceReply, Manifest
 
 log = logging.getLogger("holdfast.sdk")
 
@@ -29,12 +29,15 @@ class Announcer:
         self._ask = ask
         self._announcement = Announcement(manifest, instance, slots)
         self._newest = newest
+        self._again = asyncio.Event()
+        self._asking = asyncio.Lock()
+        self._left = False
         self.announced = asyncio.Event()
 
     async def run(self) -> None:
         """Announce until cancelled. Raises Permanent when the planner refuses this domain."""
         lonely = False
-        while True:
+        while not self._left:
             try:
                 reply = await self._announce(self._announcement)
             except Temporary as e:
@@ -48,10 +51,23 @@ class Announcer:
             lonely = False
             self.announced.set()
             self._newest(reply.newest)
-            await asyncio.sleep(reply.heartbeat)
+            await self._pause(reply.heartbeat)
+
+    def again(self) -> None:
+        """Announce at once: which version is the newest is in doubt."""
+        self._again.set()
+
+    async def _pause(self, limit: float) -> None:
+        try:
+            async with asyncio.timeout(limit):
+                await self._again.wait()
+        except TimeoutError:
+            pass
+        self._again.clear()
 
     async def leave(self, limit: float) -> None:
         """Say goodbye, so that nobody waits for the heartbeat to expire. Best effort, within ``limit`` seconds."""
+        self._left = True
         try:
             async with asyncio.timeout(limit):
                 await self._announce(msgspec.structs.replace(self._announcement, leaving=True))
@@ -65,13 +81,9 @@ class Announcer:
         return f"domain {manifest.domain} {manifest.version} ({types})"
 
     async def _announce(self, announcement: Announcement) -> AnnounceReply:
-        data = await self._ask(announcement)
+        async with self._asking:  # replicas of the planner take in what comes at once in any order: a farewell is last
+            data = await self._ask(announcement)
         try:
             return msgspec.json.decode(data, type=AnnounceReply)
         except msgspec.DecodeError as e:
             raise Temporary(f"the planner's answer cannot be read: {e}") from e
-
-
-def is_older(mine: str, newest: str) -> bool:
-    """Whether a live instance has a higher version than this one."""
-    return bool(newest) and version_key(newest) > version_key(mine)

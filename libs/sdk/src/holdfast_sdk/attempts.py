@@ -13,14 +13,11 @@ from .context import Context, Report
 from .handlers import Bound
 from .limiting import Limit
 from .nodes import Node
+from .reasons import SdkReason
 from .states import PendingApproval, pending, success
 
 log = logging.getLogger("holdfast.sdk")
 
-CANCELLED = "cancelled"
-TIMEOUT = "timeout"
-EXCEPTION = "exception"
-NO_HANDLER = "no_handler"
 
 Now = Callable[[], float]
 
@@ -33,7 +30,7 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
     """
     started = now()
     if started >= batch.start_by:
-        return StepOutcome(step.node, step.operation, step.attempt, Outcome.EXPIRED, "late")
+        return StepOutcome(step.node, step.operation, step.attempt, Outcome.EXPIRED, SdkReason.LATE)
     provisions = step.action is Action.PROVISION
     act = bound.provision if provisions else bound.deprovision
     if act is None:
@@ -45,7 +42,7 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
     )  # fmt: skip
     ctx = Context(
         batch.tenant, batch.graph, batch.incarnation, step.node, step.operation, step.attempt,
-        started + timeout, step.approval, step.decision, step.refs, report,
+        started + timeout, step.approval, step.decision, step.refs, report, step.deadline, step.type,
     )  # fmt: skip
     limit = Limit(timeout)
     try:
@@ -59,13 +56,13 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
         return pending(asked, step.node, step.operation, step.attempt)
     except TimeoutError as e:
         if limit.expired:
-            return _failed(step, ctx, TIMEOUT, f"took longer than {timeout:g} s and was cancelled")
+            return _failed(step, ctx, SdkReason.TIMEOUT, f"took longer than {timeout:g} s and was cancelled")
         return _exception(step, ctx, e)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        return _failed(step, ctx, CANCELLED, "the handler was cancelled by something it waited for")
+        return _failed(step, ctx, SdkReason.CANCELLED, "the handler was cancelled by something it waited for")
     except Exception as e:  # noqa: BLE001 - the author's code; its failure is this step's outcome
         return _exception(step, ctx, e)
     return StepOutcome(
@@ -85,7 +82,7 @@ def _exception(step: Step, ctx: Context, error: Exception) -> StepOutcome:
     if isinstance(error, HoldfastError):
         return _failed(step, ctx, error.reason or error.code, error.message)
     log.warning("%s of %s failed", step.action.lower(), step.node, exc_info=error)
-    return _failed(step, ctx, EXCEPTION, f"{type(error).__name__}: {error}")
+    return _failed(step, ctx, SdkReason.EXCEPTION, f"{type(error).__name__}: {error}")
 
 
 def _failed(
@@ -110,6 +107,6 @@ def _no_handler(step: Step) -> StepOutcome:
             step.node, step.operation, step.attempt, Outcome.SUCCEEDED, observation=success(step.action, None)
         )
     return StepOutcome(
-        step.node, step.operation, step.attempt, Outcome.FAILED, NO_HANDLER,
+        step.node, step.operation, step.attempt, Outcome.FAILED, SdkReason.NO_HANDLER,
         f"type {step.type!r} has no provision", permanent=True,
     )  # fmt: skip

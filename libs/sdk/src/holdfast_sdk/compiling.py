@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
 from msgspec import Raw
 
 from holdfast_model.errors import HoldfastError, Invalid, Problem
-from holdfast_model.messages import CompileReply, NodeDeclaration
+from holdfast_model.messages import CompiledPhase, CompileReply, NodeDeclaration
 from holdfast_model.names import check_node_id
+from holdfast_model.phases import CompleteWhen
 from holdfast_model.rows import Gating
 
 from .refs import Ref, refs_in
 from .specs import SpecCodec, encode, plain
 
+COMPLETE_WHEN = tuple(c.value for c in CompleteWhen)
 Compiler = Callable[[Any, "GraphBuilder"], None]
 
 
@@ -50,6 +53,8 @@ class GraphBuilder:
         self._types = types
         self._foreign = frozenset(foreign)
         self._nodes: dict[str, NodeDeclaration] = {}
+        self._target = self._nodes
+        self._phases: dict[str, CompiledPhase] = {}
         self._problems: list[Problem] = []
         self._warnings: list[str] = []
 
@@ -67,12 +72,12 @@ class GraphBuilder:
         """Declare a node. ``spec`` is a pydantic model, a msgspec struct, a dataclass or a dict; a
         :class:`Ref` in it adds its edge. ``gating`` (NONE, PROVISION_ONLY, DEPROVISION_ONLY, ALL) asks a
         person first. ``at`` is the JSON pointer of the place in the blueprint that this node comes from;
-        errors name it.
+        errors name it. Outside of :meth:`phase`, it is part of every phase, and none waits for it.
         """
         edges = [d.id if isinstance(d, Added) else d for d in depends_on]
         try:
             check_node_id(id, at)
-            if id in self._nodes:
+            if id in self:
                 raise Invalid(f"node {id!r} is declared twice", [Problem(at, f"node {id!r} is declared twice")])
             raw, refs = self._spec(id, type, spec, at)
             edges.extend(r.node for r in refs)
@@ -82,13 +87,36 @@ class GraphBuilder:
                 if what not in Gating.__members__:
                     text = f"gating {what!r} of node {id!r} is none of {', '.join(Gating)}"
                     raise Invalid(text, [Problem(at, text)])
-            self._nodes[id] = NodeDeclaration(id, type, raw, gating, spec_gating, tuple(dict.fromkeys(edges)))
+            self._target[id] = NodeDeclaration(id, type, raw, gating, spec_gating, tuple(dict.fromkeys(edges)))
         except Invalid as e:
             self._problems.extend(e.problems or [Problem(at, e.message)])
         return Added(id)
 
     def __contains__(self, id: str) -> bool:
-        return id in self._nodes
+        return id in self._nodes or id in self._target
+
+    @contextmanager
+    def phase(
+        self, id: str, complete_when: str = "all_present", deadline: str | float | None = None, *, at: str = ""
+    ) -> Iterator[Self]:
+        """``with graph.phase("build"): graph.add(...)``: a phase after those before it, and the nodes it has.
+
+        The next one begins when all of them are there (``all_present``); one that lasts is the last (``never``).
+        ``deadline`` is a duration from the start of the phase (``"10m"``) or an instant (RFC 3339). A node may be in
+        several phases: where it is declared alike, nothing happens to it in between.
+        """
+        if id in self._phases:
+            self.problem(at, f"phase {id!r} is declared twice")
+        if complete_when not in COMPLETE_WHEN:
+            self.problem(at, f"complete_when {complete_when!r} is none of {', '.join(COMPLETE_WHEN)}")
+        if self._target is not self._nodes:
+            raise Invalid(f"phase {id!r} is declared inside of another", [Problem(at, "phases do not nest")])
+        self._target = {}
+        try:
+            yield self
+        finally:
+            self._phases[id] = CompiledPhase(id, list(self._target.values()), complete_when, deadline)
+            self._target = self._nodes
 
     def problem(self, pointer: str, message: str) -> None:
         """Refuse the blueprint, naming a place in it; compiling may go on to find more."""
@@ -104,7 +132,7 @@ class GraphBuilder:
             first = self._problems[0]
             more = f" (and {len(self._problems) - 1} more)" if len(self._problems) > 1 else ""
             raise Invalid(f"{first.path or '/'}: {first.message}{more}", self._problems)
-        return CompileReply(list(self._nodes.values()), self._warnings)
+        return CompileReply(list(self._nodes.values()), self._warnings, list(self._phases.values()))
 
     def _spec(self, id: str, type: str, spec: object, at: str) -> tuple[Raw, list[Ref]]:
         codec = self._types.get(type)

@@ -15,14 +15,16 @@ class Context:
     """One attempt at one node. Handlers of ``observe`` get one too; there ``operation`` and ``attempt`` are
     0.
 
-    ``deadline`` is when the attempt is cancelled (seconds since the epoch). ``approval`` is a person's
-    consent to a plan that was asked for, ``decision`` what somebody chose for this node; both are None
-    otherwise. ``outputs`` may be filled instead of returning outputs.
+    ``type`` is the node type that is asked about. ``deadline`` is when the attempt is cancelled (seconds
+    since the epoch). ``approval`` is a person's consent to a plan that was asked for, ``decision`` what
+    somebody chose for this node; both are None otherwise. ``due`` is when its phase or blueprint is out of
+    time (None: it has no deadline); nothing is cancelled for it. ``outputs`` may be filled instead of
+    returning outputs.
     """
 
     __slots__ = (
-        "_outputs", "_report", "_touched", "approval", "attempt", "deadline", "decision", "graph",
-        "incarnation",        "node", "operation", "refs", "tenant",
+        "_outputs", "_report", "_touched", "approval", "attempt", "deadline", "decision", "due", "graph",
+        "incarnation", "node", "operation", "refs", "tenant", "type",
     )  # fmt: skip
 
     def __init__(
@@ -38,14 +40,18 @@ class Context:
         decision: Decision | None = None,
         refs: dict[str, object] | None = None,
         report: Report | None = None,
+        due: float | None = None,
+        type: str = "",
     ) -> None:
         self.tenant = tenant
         self.graph = graph
         self.incarnation = incarnation
         self.node = node
+        self.type = type
         self.operation = operation
         self.attempt = attempt
         self.deadline = deadline
+        self.due = due
         self.approval = approval
         self.decision = decision
         self.refs = refs

@@ -11,9 +11,20 @@ import msgspec
 from holdfast_model.durations import parse_duration
 from holdfast_model.errors import Invalid, Problem
 from holdfast_model.ladders import compile_ladders
-from holdfast_model.manifest import Backoff, Ladder, Manifest, NodeType, OnDrift, OnUnknown, check_manifest
+from holdfast_model.manifest import (
+    Backoff,
+    Ladder,
+    Manifest,
+    NodeType,
+    OnDrift,
+    OnUnknown,
+    Scope,
+    Situation,
+    check_manifest,
+)
 from holdfast_model.messages import CompileReply
 from holdfast_model.names import AI_REVIEW, check_label
+from holdfast_model.situations import compile_situations
 
 from .compiling import Compiler, compile_blueprint
 from .handlers import Bound, bind, codec_for, has_role
@@ -50,6 +61,7 @@ class Domain:
         self.uses = tuple(uses)
         self.blueprint: SpecCodec[Any] = SpecCodec(blueprint)
         self.ladders: list[Ladder] = []
+        self.situations: list[Situation] = []
         self.instances: list[object] = []
         self.startup: list[Hook] = []
         self.shutdown: list[Hook] = []
@@ -83,6 +95,8 @@ class Domain:
         outcomes: Mapping[str, Sequence[str]] | None = None,
         cascade: bool = True,
         adopt_orphans: Literal["report", "remove"] = "report",
+        scope: Scope | Literal["platform", "tenant", "graph"] = Scope.PLATFORM,
+        search: Duration | None = None,
         backoff: Backoff | tuple[Duration, Duration] | None = None,
         spec: type[Any] | None = None,
     ) -> Callable[[H], H]:
@@ -91,7 +105,9 @@ class Domain:
         ``timeout`` bounds one step or one observation; ``rate`` (``"5/s"``, ``"100/m"``) steps started per
         instance; ``concurrency`` steps at once, ``batch`` steps in one message; ``backoff`` is (first pause,
         longest pause). ``outcomes`` offers choices to people by reason code. The spec type comes from the
-        annotations (or ``spec``).
+        annotations (or ``spec``). ``adopt_orphans``: whether what ``discover`` finds is only reported when nobody
+        desires it, or removed. ``scope``: within what an id names one and the same thing; what any graph there
+        desires is nobody's leftover. ``search``: how often leftovers are searched for (None: as often as ``resync``).
         """
 
         def register(cls: H) -> H:
@@ -113,6 +129,8 @@ class Domain:
                 discover=has_role(cls, "discover"),
                 cascade=cascade,
                 adopt_orphans=adopt_orphans,
+                scope=Scope(scope).value,
+                search=0.0 if search is None else parse_duration(search, "/search"),
                 after_human=after_human,
                 outcomes={reason: list(names) for reason, names in (outcomes or {}).items()},
                 backoff=_backoff(backoff),
@@ -131,6 +149,12 @@ class Domain:
         compile_ladders([*self.ladders, ladder])
         self.ladders.append(ladder)
         return ladder
+
+    def situation(self, situation: Situation) -> Situation:
+        """Attach a situation: several faults in one zone. Raises Invalid for one that cannot be evaluated."""
+        compile_situations([*self.situations, situation])
+        self.situations.append(situation)
+        return situation
 
     def policy(self, function: F) -> F:
         """``async def policy(request: PolicyRequest) -> list[Mutation]``: a fault policy that is code."""
@@ -187,6 +211,7 @@ class Domain:
             reviews=self.reviews is not None,
             ladders=self.ladders,
             evaluates=self.evaluates is not None,
+            situations=self.situations,
         )
         check_manifest(manifest)
         return manifest

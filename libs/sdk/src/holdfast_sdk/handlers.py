@@ -19,7 +19,7 @@ ROLES = ("observe", "observe_many", "provision", "deprovision", "discover", "wat
 
 Act = Callable[[Node[Any], Context], Awaitable[object]]
 ObserveMany = Callable[[Sequence[Node[Any]], Context], Awaitable[Mapping[str, object]]]
-Discover = Callable[[Context], Awaitable[Iterable[str]]]
+Discover = Callable[[Context], Awaitable[Iterable["str | Found"]]]
 Watcher = Callable[[], AsyncIterator["Changed"]]
 
 
@@ -35,6 +35,20 @@ class Changed(msgspec.Struct, frozen=True, omit_defaults=True):
     status: str = ""
     fault: str = ""
     detail: str = ""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What ``discover`` may return instead of an id alone: with its ``spec`` (of the type, or plain data), it can be
+    taken into a blueprint by ``holdfast import``, and is told to ``deprovision`` where leftovers are removed.
+
+    ``depends_on`` and ``gating`` (``"PROVISION_ONLY"``, ``"DEPROVISION_ONLY"``, ``"ALL"``: steps that a person must
+    agree to) are those of that blueprint; a gated removal asks first, too.
+    """
+
+    id: str
+    spec: object = None
+    depends_on: Sequence[str] = ()
+    gating: str = "NONE"
 
 
 class Bound(msgspec.Struct, frozen=True):

@@ -7,21 +7,23 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
+from msgspec import Raw
+
 from holdfast_model.errors import HoldfastError
 from holdfast_model.messages import Observation, ObserveItem, ObserveReply, ObserveRequest, Status
+from holdfast_model.reasons import Reason
+from holdfast_model.rows import Gating
 
 from .context import Context
-from .handlers import Act, Bound, Discover, ObserveMany
+from .handlers import Act, Bound, Discover, Found, ObserveMany
 from .limiting import Limit
 from .nodes import Node
+from .reasons import SdkReason
+from .specs import encode
 from .states import observation_of
 
 log = logging.getLogger("holdfast.sdk")
 
-OBSERVE_FAILED = "observe_failed"
-NOT_OBSERVED = "not_observed"
-NO_OBSERVER = "no_observer"
-TIMEOUT = "timeout"
 
 ANSWER_WITHIN = 25.0
 """A request is answered within this (or the type's timeout, if that is longer), for its planner waits no longer."""
@@ -52,11 +54,12 @@ class Observer:
             seen = await self._each(bound.observe, request)
         else:
             text = f"type {request.type!r} has no observe"
-            seen = {item.node: Observation(Status.UNKNOWN, NO_OBSERVER, text) for item in request.nodes}
-        leftovers: list[str] = []
-        if request.discover and bound.discover is not None:
-            leftovers = await self._leftovers(bound.discover, request)
-        return ObserveReply(seen, leftovers)
+            seen = {item.node: Observation(Status.UNKNOWN, SdkReason.NO_OBSERVER, text) for item in request.nodes}
+        if not request.discover:
+            return ObserveReply(seen)
+        if bound.discover is None:
+            return ObserveReply(seen, undiscovered=f"type {request.type!r} has no discover")
+        return await self._search(bound.discover, request, seen)
 
     async def _each(self, observe: Act, request: ObserveRequest) -> dict[str, Observation]:
         """Lanes instead of a task per node, each opening the next: observations that never wait need one or two."""
@@ -93,7 +96,7 @@ class Observer:
                     async with asyncio.timeout_at(deadline):
                         await self._room.acquire()
                 except TimeoutError:
-                    seen[item.node] = Observation(Status.UNKNOWN, TIMEOUT, "others were observed meanwhile")
+                    seen[item.node] = Observation(Status.UNKNOWN, SdkReason.TIMEOUT, "others were observed meanwhile")
                     continue
             else:
                 await self._room.acquire()
@@ -123,15 +126,30 @@ class Observer:
             return {node.id: unknown for node in nodes}
         return {node.id: _answer(node.id, answers.get(node.id)) for node in nodes}
 
-    async def _leftovers(self, discover: Discover, request: ObserveRequest) -> list[str]:
+    async def _search(self, discover: Discover, request: ObserveRequest, seen: dict[str, Observation]) -> ObserveReply:
+        """What is left over. A search that fails says so: it must not look as if nothing were there."""
         desired = {item.node for item in request.nodes if item.present}
+        limit = asyncio.timeout(self._bound.type.timeout)
+        specs: dict[str, Raw] = {}
+        leftovers: list[str] = []
+        edges: dict[str, tuple[str, ...]] = {}
+        gates: dict[str, str] = {}
         try:
-            async with asyncio.timeout(self._bound.type.timeout):
-                found = list(await discover(self._context(request, "")))
-        except Exception as e:  # noqa: BLE001 - nothing discovered is a safe answer: leftovers are found next time
-            log.warning("discover of %s failed: %s: %s", request.type, type(e).__name__, e)
-            return []
-        return [id for id in found if id not in desired]
+            async with limit:
+                for found in await discover(self._context(request, "")):
+                    one = found if isinstance(found, Found) else Found(found)
+                    if one.id not in desired:
+                        leftovers.append(one.id)
+                    if one.spec is not None:
+                        specs[one.id] = Raw(encode(one.spec))
+                    if one.depends_on:
+                        edges[one.id] = tuple(one.depends_on)
+                    if (gating := Gating(one.gating)) is not Gating.NONE:
+                        gates[one.id] = gating.value
+        except Exception as e:  # noqa: BLE001 - the author's code; its failure is what is known
+            unknown = _unknown(e, self._bound.type.timeout, limit.expired(), f"discover of {request.type}")
+            return ObserveReply(seen, undiscovered=f"{unknown.reason}: {unknown.detail}")
+        return ObserveReply(seen, leftovers, specs, edges=edges, gates=gates)
 
     def _node(self, request: ObserveRequest, item: ObserveItem) -> Node[object]:
         return Node(
@@ -141,22 +159,22 @@ class Observer:
 
     def _context(self, request: ObserveRequest, node: str) -> Context:
         deadline = self._now() + self._bound.type.timeout
-        return Context(request.tenant, request.graph, request.incarnation, node, 0, 0, deadline)
+        return Context(request.tenant, request.graph, request.incarnation, node, 0, 0, deadline, type=request.type)
 
 
 def _answer(node: str, answer: object) -> Observation:
     if answer is None:
-        return Observation(Status.UNKNOWN, NOT_OBSERVED, f"observe_many left out {node!r}")
+        return Observation(Status.UNKNOWN, Reason.NOT_OBSERVED, f"observe_many left out {node!r}")
     try:
         return observation_of(answer)
     except TypeError as e:
-        return Observation(Status.UNKNOWN, OBSERVE_FAILED, str(e))
+        return Observation(Status.UNKNOWN, SdkReason.OBSERVE_FAILED, str(e))
 
 
 def _unknown(error: Exception, timeout: float, timed_out: bool, what: str) -> Observation:
     if timed_out and isinstance(error, TimeoutError):
-        return Observation(Status.UNKNOWN, TIMEOUT, f"took longer than {timeout:g} s")
+        return Observation(Status.UNKNOWN, SdkReason.TIMEOUT, f"took longer than {timeout:g} s")
     if isinstance(error, HoldfastError):
-        return Observation(Status.UNKNOWN, error.reason or OBSERVE_FAILED, error.message)
+        return Observation(Status.UNKNOWN, error.reason or SdkReason.OBSERVE_FAILED, error.message)
     log.warning("observing %s failed", what, exc_info=error)
-    return Observation(Status.UNKNOWN, OBSERVE_FAILED, f"{type(error).__name__}: {error}")
+    return Observation(Status.UNKNOWN, SdkReason.OBSERVE_FAILED, f"{type(error).__name__}: {error}")

@@ -9,20 +9,21 @@ import msgspec
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from holdfast_model.references import find, parse, pointer_of
+
 
 class Ref(msgspec.Struct, frozen=True):
     """The value that another node publishes under a JSON pointer (RFC 6901), e.g. ``Ref("web#/ip")``.
 
     A field that may hold one is annotated ``str | Ref`` (or ``int | Ref`` ...). In a compiled spec the reference
-    adds its edge and travels as ``{"$ref": "web#/ip"}``; resolving it is the planner's business.
+    adds its edge and travels as ``{"$ref": "web#/ip"}``. Handlers never see it: the planner puts the value in its
+    place, and waits while there is none.
     """
 
     target: str = msgspec.field(name="$ref")
 
     def __post_init__(self) -> None:
-        node, mark, pointer = self.target.rpartition("#")
-        if not mark or not node or (pointer and not pointer.startswith("/")):
-            raise ValueError(f"{self.target!r} is not a reference; write it like 'node#/pointer'")
+        parse(self.target)
 
     @property
     def node(self) -> str:
@@ -58,26 +59,12 @@ class Ref(msgspec.Struct, frozen=True):
         }
 
 
-def pointer_of(tokens: tuple[str | int, ...]) -> str:
-    """The JSON pointer of a path: ``("a/b", 0)`` -> ``/a~1b/0``; empty for the whole document."""
-    return "".join(f"/{str(t).replace('~', '~0').replace('/', '~1')}" for t in tokens)
-
-
-def refs_in(value: object, path: str = "") -> Iterator[tuple[str, Ref]]:
+def refs_in(value: object) -> Iterator[tuple[str, Ref]]:
     """Every reference inside plain JSON data, with the JSON pointer of its place. ValueError for a malformed
     one.
     """
-    if isinstance(value, dict):
-        if len(value) == 1 and isinstance(value.get("$ref"), str):
-            yield path, Ref(value["$ref"])
-            return
-        for key, item in value.items():
-            if isinstance(item, dict | list):
-                yield from refs_in(item, f"{path}{pointer_of((key,))}")
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            if isinstance(item, dict | list):
-                yield from refs_in(item, f"{path}/{i}")
+    for place, text in find(value):
+        yield place, Ref(text)
 
 
 def _ref_of(value: Any) -> Ref:

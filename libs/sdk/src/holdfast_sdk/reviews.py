@@ -22,7 +22,7 @@ class Review(msgspec.Struct, frozen=True):
     """What is to be reviewed: the failing node, why, and the fault's context.
 
     ``reason`` is the fault's code, ``error`` its text; ``target_digest`` and ``episode`` say which form of
-    the node and which run of failures it is about.
+    the node and which run of failures it is about. ``context["spec"]`` is the node's spec, unless it is very large.
     """
 
     target: str

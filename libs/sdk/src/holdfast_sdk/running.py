@@ -19,9 +19,9 @@ from .flights import Flights
 from .handlers import Bound
 from .history import History
 from .rates import Rate
+from .reasons import SdkReason
 
 _BREATH = 128  # steps a lane runs before it lets the loop look at something else
-STOPPING = "stopping"
 
 
 class Batch:
@@ -162,4 +162,4 @@ class Runner:
 
 
 def _not_started(step: Step) -> StepOutcome:
-    return StepOutcome(step.node, step.operation, step.attempt, Outcome.EXPIRED, STOPPING)
+    return StepOutcome(step.node, step.operation, step.attempt, Outcome.EXPIRED, SdkReason.STOPPING)

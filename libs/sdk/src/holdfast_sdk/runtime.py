@@ -21,10 +21,10 @@ from holdfast_bus.streams import RESULTS, STATE, step_durable
 from holdfast_bus.work import WorkQueue
 from holdfast_model.errors import NotFound, Permanent, Temporary
 from holdfast_model.fault_engine import EvaluateRequest
-from holdfast_model.manifest import Announcement
+from holdfast_model.manifest import Announcement, is_older
 from holdfast_model.messages import CompileRequest, ObserveRequest, Progress, ResultBatch
 
-from .announcer import Announcer, is_older
+from .announcer import Announcer
 from .domain import Domain
 from .ending import cancel_all
 from .handlers import Bound
@@ -44,6 +44,9 @@ _evaluate_request = msgspec.json.Decoder(EvaluateRequest).decode
 
 ANNOUNCE_TIMEOUT = 5.0
 FAREWELL = 1.0
+OBSERVE_AT_ONCE = 256
+"""Requests to observe that are answered at once. Each type bounds what it really does; a request that waits for a slow
+type must not keep out those for others. A planner asks 16 at once of each type."""
 
 
 class RuntimeSettings(BusSettings):
@@ -66,13 +69,16 @@ class DomainService:
         self._workers: dict[str, Worker] = {}
         self._queues: list[WorkQueue] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._intake: list[asyncio.Task[None]] = []  # what ends first: pulls and the heartbeat to the planner
+        self._intake: list[asyncio.Task[None]] = []  # pulls: they end first
+        self._heartbeat: list[asyncio.Task[None]] = []  # to the planner, until it was told farewell
         self._announcer: Announcer | None = None
         self._superseded_by = ""
         self._turned = asyncio.Event()
         others = set(bus.broker.subscribers)
         bus.rpc(subjects.rpc_domain(domain.name, "compile"), queue=domain.name)(self.compile)
-        bus.rpc(subjects.rpc_domain(domain.name, "observe"), queue=domain.name)(self.observe)
+        bus.rpc(subjects.rpc_domain(domain.name, "observe"), queue=domain.name, concurrency=OBSERVE_AT_ONCE)(
+            self.observe
+        )
         if domain.evaluates is not None:
             bus.rpc(subjects.rpc_domain(domain.name, "evaluate"), queue=domain.name)(self.evaluate)
         self._answers = [s for s in bus.broker.subscribers if s not in others]
@@ -95,13 +101,14 @@ class DomainService:
                 self._tasks.append(self._spawn(watch(bound.watch, self._publish_change, name), f"watch {name}"))
         slots = {name: worker.slots for name, worker in self._workers.items()}
         self._announcer = Announcer(self._ask, self.manifest, self.instance, slots, self._hear)
-        self._intake.append(self._spawn(self._announce(self._announcer), "announcer"))
+        self._heartbeat.append(self._spawn(self._announce(self._announcer), "announcer"))
 
     async def stop(self) -> None:
         """Pull nothing more, say goodbye, finish what runs, hand back the rest, then the author's hooks."""
         await cancel_all(self._intake)
         if self._announcer is not None and self._announcer.announced.is_set():
             await self._announcer.leave(FAREWELL)
+        await cancel_all(self._heartbeat)
         patience = max(0.5, self._settings.graceful_timeout - 2 * FAREWELL)
         await asyncio.gather(*(w.drain(patience) for w in self._workers.values()))
         await cancel_all(self._tasks)
@@ -124,10 +131,12 @@ class DomainService:
 
     async def compile(self, data: bytes) -> object:
         request = _compile_request(data)
+        self._leave_to_newer(request.domain_version)
         return await asyncio.to_thread(self.domain.compile, request.spec, request.tenant, request.graph)
 
     async def observe(self, data: bytes) -> object:
         request = _observe_request(data)
+        self._leave_to_newer(request.domain_version)
         observer = self._observers.get(request.type)
         if observer is None:
             raise NotFound(f"domain {self.domain.name!r} has no type {request.type!r}")
@@ -135,7 +144,20 @@ class DomainService:
 
     async def evaluate(self, data: bytes) -> object:
         assert self.domain.evaluates is not None
-        return await evaluate(self.domain.evaluates, _evaluate_request(data))
+        request = _evaluate_request(data)
+        self._leave_to_newer(request.domain_version)
+        return await evaluate(self.domain.evaluates, request)
+
+    def _leave_to_newer(self, version: str) -> None:
+        """Raise Temporary when a newer version should answer. Asked again, it will: it is there, and this instance
+        soon hears of it."""
+        if is_older(self.domain.version, version):
+            self._doubt()
+            raise Temporary(f"{self.domain.name} {self.domain.version} leaves this to {version}", retry_after=0.05)
+
+    def _doubt(self) -> None:
+        if self._announcer is not None:
+            self._announcer.again()
 
     # ---- parts
 
@@ -144,7 +166,7 @@ class DomainService:
         queue = self._bus.work_queue(durable)
         self._queues.append(queue)
         runner = Runner(bound, report=feed.report)
-        worker = Worker(runner, queue, self._publish_results, self.domain.version, durable.ack_wait)
+        worker = Worker(runner, queue, self._publish_results, self.domain.version, durable.ack_wait, self._doubt)
         self._intake.append(self._spawn(worker.pull(), f"pull {name}"))
         self._tasks.append(self._spawn(worker.heartbeat(), f"heartbeat {name}"))
         return worker
@@ -177,7 +199,7 @@ class DomainService:
         self._turned.set()
         for worker in self._workers.values():
             if older:
-                worker.pause()
+                worker.stand_back()
             else:
                 worker.resume()
 

@@ -14,8 +14,9 @@ import msgspec
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from holdfast_model.errors import Invalid, Problem
+from holdfast_model.references import pointer_of
 
-from .refs import pointer_of
+from .wording import not_valid, problems_of
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class SpecCodec(Generic[T]):
         try:
             return cast(T, self.read(bytes(raw)))
         except (ValidationError, msgspec.DecodeError) as e:
-            raise invalid(e, self.name, path) from e
+            raise self._invalid(e, path) from e
 
     def check(self, value: object, path: str = "") -> None:
         """Raise Invalid when plain data does not fit the type."""
@@ -65,7 +66,12 @@ class SpecCodec(Generic[T]):
         try:
             self._python(plain(value))
         except (ValidationError, msgspec.ValidationError) as e:
-            raise invalid(e, self.name, path) from e
+            raise self._invalid(e, path) from e
+
+    def _invalid(self, error: Exception, path: str) -> Invalid:
+        if isinstance(error, ValidationError):
+            return not_valid(self.name, problems_of(error, self._schema, path))
+        return invalid(error, self.name, path)
 
     @property
     def name(self) -> str:
@@ -99,14 +105,8 @@ def outputs_of(value: object) -> dict[str, object] | None:
 
 
 def invalid(error: Exception, what: str, path: str = "") -> Invalid:
-    """Invalid with JSON pointers, from what pydantic or msgspec raised."""
-    if isinstance(error, ValidationError):
-        problems = [Problem(path + pointer_of(e["loc"]), e["msg"]) for e in error.errors(include_url=False)]
-    else:
-        problems = [_msgspec_problem(str(error), path)]
-    first = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Invalid(f"not a valid {what}: {first.path or '/'}: {first.message}{more}", problems)
+    """Invalid with a JSON pointer, from what msgspec raised."""
+    return not_valid(what, [_msgspec_problem(str(error), path)])
 
 
 def _msgspec_problem(text: str, path: str) -> Problem:

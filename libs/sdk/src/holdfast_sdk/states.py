@@ -85,8 +85,11 @@ class Verdict(StrEnum):
     """What a reviewer says of a failing node."""
 
     PENDING = "PENDING"
+    """No answer yet; asked again."""
     RESOLVED = "RESOLVED"
+    """It is well, or will be with the next attempt."""
     UNRESOLVED = "UNRESOLVED"
+    """A person has to look at it; also when the reviewer is not sure enough, or the domain does not review."""
 
 
 PENDING = Verdict.PENDING
@@ -95,7 +98,11 @@ UNRESOLVED = Verdict.UNRESOLVED
 
 
 class Reviewed(msgspec.Struct, frozen=True):
-    """A reviewer's answer. ``confidence`` is 0 to 1; ``fix`` is data for whoever decides next."""
+    """A reviewer's answer. ``confidence`` is 0 to 1.
+
+    ``fix``: ``{"patch": [...], "note"?}``, a JSON Patch (RFC 6902) of the target's spec. A person is asked whether to
+    apply it, unless the review's ladder says ``auto_apply`` and the verdict is RESOLVED.
+    """
 
     verdict: Verdict
     text: str = ""

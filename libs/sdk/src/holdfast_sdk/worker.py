@@ -15,6 +15,7 @@ from holdfast_model.manifest import NodeType, version_key
 from holdfast_model.messages import Outcome, ResultBatch, StepBatch, StepOutcome
 
 from .ending import cancel_all
+from .reasons import SdkReason
 from .running import Batch, Runner
 
 if TYPE_CHECKING:
@@ -42,17 +43,31 @@ def slots_of(type: NodeType) -> int:
 
 
 class Worker:
-    """The work queue of one node type. ``version`` is this instance's; batches for a newer one are handed
-    back.
+    """The work queue of one node type.
+
+    ``version`` is this instance's. A batch for a newer one is handed back, and ``doubt`` is called: whoever knows says
+    :meth:`stand_back` or :meth:`resume`. What was handed back and turns out to be for a version that is gone is
+    answered ``expired`` when it comes again, so that its planner sends it anew.
     """
 
-    def __init__(self, runner: Runner, queue: WorkQueue, publish: Publish, version: str, ack_wait: float) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        queue: WorkQueue,
+        publish: Publish,
+        version: str,
+        ack_wait: float,
+        doubt: Callable[[], None] = lambda: None,
+    ) -> None:
         self.slots = slots_of(runner.bound.type)
         self._runner = runner
         self._queue = queue
         self._publish = publish
         self._version = version
         self._ack_wait = ack_wait
+        self._doubt = doubt
+        self._handed_back: set[str] = set()
+        self._gone: set[str] = set()
         self._held: dict[asyncio.Task[None], WorkMessage] = {}
         self._free = asyncio.Event()
         self._free.set()
@@ -65,7 +80,16 @@ class Worker:
         """Pull nothing more; what is held is finished."""
         self._allowed.clear()
 
+    def stand_back(self) -> None:
+        """A newer version is live."""
+        self._handed_back.clear()
+        self._gone.clear()
+        self.pause()
+
     def resume(self) -> None:
+        """No newer version is live."""
+        self._gone |= self._handed_back
+        self._handed_back.clear()
         self._allowed.set()
 
     @property
@@ -132,10 +156,16 @@ class Worker:
             log.error("a step batch cannot be read: %s", e)
             await _tell(message.dead_letter(f"not a step batch: {e}"))
             return
-        if version_key(content.domain_version) > version_key(self._version):
-            log.warning("a batch for version %s came to %s; pausing", content.domain_version, self._version)
+        newer = content.domain_version
+        if version_key(newer) > version_key(self._version):
+            if newer in self._gone:
+                await self._send_back(message, content)
+                return
+            log.warning("a batch for version %s came to %s; pausing", newer, self._version)
+            self._handed_back.add(newer)
             self.pause()
             await _tell(message.nak(AGAIN_LATER))
+            self._doubt()
             return
         batch = Batch(content)
         self._runner.start(batch)
@@ -149,6 +179,20 @@ class Worker:
             raise
         except Temporary as e:
             log.error("results of batch %s could not be stored, it will run again: %s", content.batch, e.message)
+            await _tell(message.nak(AGAIN_LATER))
+        else:
+            await _tell(message.ack())
+
+    async def _send_back(self, message: WorkMessage, content: StepBatch) -> None:
+        """Its version is gone: the planner must send the steps anew, for the version that is there."""
+        log.info("a batch for version %s, which is gone, is sent back", content.domain_version)
+        gone = [
+            StepOutcome(s.node, s.operation, s.attempt, Outcome.EXPIRED, SdkReason.VERSION_GONE) for s in content.steps
+        ]
+        try:
+            await self._answer(content, gone)
+        except Temporary as e:
+            log.warning("batch %s is not sent back yet: %s", content.batch, e.message)
             await _tell(message.nak(AGAIN_LATER))
         else:
             await _tell(message.ack())
@@ -211,7 +255,7 @@ def _unsendable(outcome: StepOutcome, why: str) -> StepOutcome:
         outcome.operation,
         outcome.attempt,
         Outcome.FAILED,
-        "unsendable_result",
+        SdkReason.UNSENDABLE_RESULT,
         why,
         permanent=True,
     )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
-from holdfast_model.blueprint import declarations, pointers
+from holdfast_model.blueprint import pointers
 from holdfast_model.durations import format_duration, parse_duration
 from holdfast_model.errors import IllegalState, Invalid, NotFound, Problem
 from holdfast_model.events import Event, Fault
-from holdfast_model.messages import NodeDeclaration, Observation, Status
+from holdfast_model.messages import CompileReply, NodeDeclaration, Observation, Status
 from holdfast_model.names import DEFAULT_GRAPH, DEFAULT_TENANT, graph_ref
-from holdfast_model.reconciler import Ended
+from holdfast_model.reconciler import Ended, Leftover
 from holdfast_sdk.domain import Domain, Duration
 from holdfast_sdk.policies import PolicyRequest
 
@@ -38,28 +38,31 @@ class Harness:
 
     # ---- what a user does
 
-    async def apply(self, spec: object, *, name: str = "main") -> None:
+    async def apply(
+        self,
+        spec: object,
+        *,
+        name: str = "main",
+        deadline: Duration | None = None,
+        moved: Mapping[str, str] | None = None,
+    ) -> None:
         """Publish a blueprint's ``spec`` (plain data or JSON text) as the owner ``name``; Invalid if it is refused.
+        ``moved``: renames, old name -> new name.
 
         A domain without a compiler takes a raw graph: ``{"nodes": [{"id": ..., "type": ..., "spec": {...}}]}``.
         """
-        compiles = self.domain.compiles
-        if compiles:
+        renames = tuple((moved or {}).items())
+        if self.domain.compiles:
             reply = self.domain.compile(spec, self._host.ref.tenant, self._host.ref.graph)
-            nodes, self.warnings = reply.nodes, list(reply.warnings)
+            self.warnings = list(reply.warnings)
+            await self._host.publish(name, reply, {}, deadline, renames)
         else:
             nodes = _raw_graph(spec)
-        places = None if compiles else pointers(nodes)
-        self._host.graph.declare(name, declarations(nodes), pointers=places)
-        await self._host.change()
+            await self._host.publish(name, CompileReply(nodes), pointers(nodes), deadline, renames)
 
     async def delete(self, name: str | None = None) -> None:
         """Remove everything, or what the owner ``name`` declared."""
-        if name is None:
-            self._host.graph.clear()
-        else:
-            self._host.graph.retract(name)
-        await self._host.change()
+        await self._host.delete(name)
 
     async def decide(
         self, id: str, outcome: str = "", *, note: str = "", data: dict[str, Any] | None = None, by: str = "tester"
@@ -135,9 +138,26 @@ class Harness:
         return {id: node_view(unit) for id, unit in self._host.reconciler.core.units.items()}
 
     @property
+    def phase(self) -> str:
+        """Id of the phase in which the blueprint ``main`` is; "" if it has none."""
+        standing = self._host.phases.owners.get("main")
+        return standing.term.id if standing is not None else ""
+
+    @property
     def removed(self) -> list[str]:
         """Ids of nodes that are no longer desired but not yet gone."""
         return [unit.id for unit in self._host.reconciler.core.graves.values()]
+
+    @property
+    def leftovers(self) -> list[Leftover]:
+        """What ``discover`` found and nobody desires, by type and id."""
+        found = self._host.reconciler.core.search.found
+        return [found[key] for key in sorted(found, key=lambda key: (key[1], key[0]))]
+
+    async def reconcile(self) -> None:
+        """Look at everything now, and for leftovers of every type."""
+        self._host.reconciler.on_reconcile(self._host.now)
+        await self._host.settle()
 
     @property
     def faults(self) -> list[Fault]:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from holdfast_model.blueprint import declarations
 from holdfast_model.desired import DesiredGraph
+from holdfast_model.errors import Invalid, Problem
 from holdfast_model.events import Event, Family, Fault
+from holdfast_model.fault_engine import Owned
 from holdfast_model.manifest import Manifest
-from holdfast_model.messages import Observation, ObserveRequest, StepOutcome
+from holdfast_model.messages import CompileReply, Observation, ObserveItem, ObserveRequest, StepOutcome
 from holdfast_model.names import GraphRef
-from holdfast_model.reconciler import CloseIntent, Dispatch, ItemIntent, Look, Reconciler, Record, Turn, TypeInfo
+from holdfast_model.policies import apply_all
+from holdfast_model.reconciler import CloseIntent, Dispatch, ItemIntent, Look, Reconciler, Record, Turn, type_infos
+from holdfast_model.reconciler.searching import found_in
+from holdfast_model.renames import Rename, judge, renames_in_force
+from holdfast_model.rows import Declaration, Node, Tombstone
+from holdfast_model.staging import parse_deadline, stage_reply
 from holdfast_sdk.handlers import Bound
 from holdfast_sdk.observing import Observer
 from holdfast_sdk.running import Batch, Runner
 from holdfast_sdk.worker import slots_of
 
 from .faults import FaultHandling
+from .phases import Phases
 from .views import WorkItemView, workitem_view
 
 Input = Callable[[], object]
@@ -44,6 +53,7 @@ class Host:
         self.staged: dict[str, Observation] = {}
         self.wake_at: float | None = None
         self._ids = itertools.count(1)
+        self.phases = Phases()
         self._policies = faults
         self._inputs: asyncio.Queue[Input] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -51,13 +61,54 @@ class Host:
         self._runners = {name: Runner(_unhurried(b), lambda: self.now) for name, b in bound.items()}
         self._budget = {(manifest.domain, name): 2 * slots_of(b.type) for name, b in bound.items()}
         self.reconciler = Reconciler(ref, self.incarnation, 1, lambda: f"id-{next(self._ids)}")
-        self.reconciler.on_catalog(self.now, _catalog(manifest))
+        self.reconciler.on_catalog(self.now, type_infos(manifest))
 
     # ---- driving
 
-    async def change(self) -> None:
-        """The desired graph was changed: let the reconciler know, and settle."""
-        self._regraph()
+    async def publish(
+        self,
+        owner: str,
+        reply: CompileReply,
+        places: Mapping[str, str],
+        deadline: str | float | None,
+        moved: Sequence[Rename] = (),
+    ) -> None:
+        """Declare what a blueprint compiled to, and settle. Raises Invalid."""
+        staged = stage_reply(reply, parse_deadline(deadline, "/deadline"), places)
+        nodes: Sequence[tuple[str, Declaration]] = declarations(reply.nodes)
+        if staged is not None:
+            nodes = staged.nodes(self.phases.index(owner, staged, self.now))
+        if moved:
+            await self._check_renames(renames_in_force(self.graph, owner, dict(nodes), moved), moved)
+        self.graph.declare(owner, nodes, pointers=places, moved=moved)
+        self.phases.put(owner, staged, self.now)
+        await self._change()
+
+    async def _check_renames(self, pairs: Sequence[Rename], moved: Sequence[Rename]) -> None:
+        """Look at the things under both names, as the planner does before it renames."""
+        for pair in pairs:
+            unit = self.reconciler.core.units[pair[0]]
+            seen = [await self._see(name, unit.form) for name in pair]
+            if why := judge(pair, unit.type, *seen, in_flight=unit.flying):
+                raise Invalid(f"a node cannot be renamed: {why}", [Problem(f"/moved/{list(moved).index(pair)}", why)])
+
+    async def _see(self, name: str, form: Node | Tombstone) -> Observation:
+        item = ObserveItem(name, form.spec, form.digest, form.depends_on)
+        request = ObserveRequest(self.ref.tenant, self.ref.graph, self.incarnation, form.type, [item])
+        return (await self._observers[form.type].observe(request)).observations[name]
+
+    async def delete(self, owner: str | None) -> None:
+        """Remove everything, or what one owner declared, and settle."""
+        if owner is None:
+            self.graph.clear()
+        else:
+            self.graph.retract(owner)
+        self.phases.drop(owner)
+        await self._change()
+
+    async def _change(self) -> None:
+        if not self._regraph():
+            self._take_phases()
         await self.settle()
 
     async def settle(self) -> None:
@@ -106,7 +157,7 @@ class Host:
 
     async def _commit(self, turn: Turn) -> bool:
         """Carry out a turn; True if that fed the reconciler again."""
-        self.events += turn.events
+        self.events += [*turn.heralds, *turn.events]
         self.faults += turn.faults
         for intent in turn.todo.values():
             if isinstance(intent, ItemIntent):
@@ -119,12 +170,21 @@ class Host:
             self._spawn(self._run(dispatch), f"steps of {', '.join(s.node for s in dispatch.batch.steps)}")
         if turn.forget:
             self.graph.forget(turn.forget)
+        if turn.adopt:
+            self.graph.adopt_leftovers(turn.adopt)
+        apply_all(self.graph, [Owned(a.owner, a.mutation) for a in turn.amend])
+        if turn.standings is not None:
+            self.phases.follow(turn, self.graph)
         for fault in turn.faults:
             await self._policies.handle(fault, self.graph, self._record)
         for event in turn.events:
             if event.family is Family.NODE and event.name == "recovered":
                 self._policies.recovered(event.node, str(event.data.get("episode", "")), self.graph)
-        return self._regraph() or any(isinstance(i, ItemIntent | CloseIntent) for i in turn.todo.values())
+        changed = self._regraph()
+        if turn.enter is not None and not changed:
+            self._take_phases()
+        items = any(isinstance(i, ItemIntent | CloseIntent) for i in turn.todo.values())
+        return changed or items or turn.enter is not None
 
     def _regraph(self) -> bool:
         if not self.graph.take_delta():
@@ -133,7 +193,13 @@ class Host:
         self.reconciler.version = self.graph.version
         nodes, gone = self.graph.drain()
         self.reconciler.on_graph(self.now, nodes, gone)
+        self._take_phases()
         return True
+
+    def _take_phases(self) -> None:
+        owners = self.phases.owners
+        unknown = self.reconciler.unknown_phases(owners)
+        self.reconciler.on_phases(self.now, owners, {o: self.phases.members(o, self.graph) for o in unknown})
 
     def _record(self, node: str) -> Record | None:
         unit = self.reconciler.core.units.get(node)
@@ -151,12 +217,21 @@ class Host:
         self._inputs.put_nowait(lambda: None if task.cancelled() else task.result())
 
     async def _look(self, look: Look) -> None:
+        if look.discover:
+            await self._search(look)
+            return
         staged = {i.node: self.staged.pop(i.node) for i in look.nodes if i.node in self.staged}
         nodes = [item for item in look.nodes if item.node not in staged]
         request = ObserveRequest(self.ref.tenant, self.ref.graph, self.incarnation, look.type, nodes)
         reply = await self._observers[look.type].observe(request)
         seen = {**reply.observations, **staged}
         self._inputs.put_nowait(lambda: self.reconciler.on_observed(self.now, look, seen))
+
+    async def _search(self, look: Look) -> None:
+        request = ObserveRequest(self.ref.tenant, self.ref.graph, self.incarnation, look.type, [], discover=True)
+        reply = await self._observers[look.type].observe(request)
+        found = found_in(reply)
+        self._inputs.put_nowait(lambda: self.reconciler.on_found(self.now, look, found))
 
     async def _run(self, dispatch: Dispatch) -> None:
         """A batch through the same runner that works in production, its parts handed on as steps end."""
@@ -182,16 +257,6 @@ class Host:
             if item.request == intent.request and item.open:
                 item.status = "OBSOLETE"
         self.reconciler.on_item_closed(intent.request)
-
-
-def _catalog(manifest: Manifest) -> dict[str, TypeInfo]:
-    return {
-        t.name: TypeInfo(
-            manifest.domain, manifest.version, True, t.resync, t.timeout, t.batch, t.on_drift.value, t.on_unknown.value,
-            t.observes, t.cascade, t.after_human, t.backoff.base, t.backoff.cap, manifest.reviews, t.outcomes,
-        )
-        for t in manifest.types
-    }  # fmt: skip
 
 
 def _unhurried(bound: Bound) -> Bound:

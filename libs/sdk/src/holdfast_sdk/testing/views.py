@@ -10,6 +10,7 @@ from holdfast_model.messages import Status
 from holdfast_model.reconciler import ItemIntent
 from holdfast_model.reconciler.core import Core
 from holdfast_model.reconciler.records import Unit
+from holdfast_model.reconciler.referring import why_missing
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ class WorkItemView(msgspec.Struct):
     outcomes: list[str]
     request: str
     status: str = "PENDING"
+    expires_at: float | None = None
 
     @property
     def open(self) -> bool:
@@ -65,7 +67,8 @@ def node_view(unit: Unit) -> NodeView:
 def workitem_view(id: str, intent: ItemIntent) -> WorkItemView:
     """The item that an intent opens."""
     return WorkItemView(
-        id, intent.node, intent.kind, intent.title, intent.description, intent.payload, intent.outcomes, intent.request
+        id, intent.node, intent.kind, intent.title, intent.description, intent.payload, intent.outcomes, intent.request,
+        expires_at=intent.expires_at,
     )  # fmt: skip
 
 
@@ -80,6 +83,6 @@ def unsettled(core: Core) -> str:
         why = [f"behind {unit.blocker}"] if unit.blocker else []
         why += [f"{rec.failures} failures, the last: {rec.error}"] if rec.failures else []
         why += [f"next try in {rec.next_try - core.now:.1f} s"] if rec.next_try > core.now else []
-        why += [text for text in (rec.reason, rec.detail) if text]
+        why += [text for text in (rec.reason, rec.detail, why_missing(core, unit)) if text]
         lines.append(f"  {what}: {unit.phase}" + (f" ({'; '.join(why)})" if why else ""))
     return "\n".join(lines) or "  nothing is desired and nothing is left"
