@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .waiting import LIMIT
+
 _LISTENING = re.compile(r"listening on (http://\S+?:\d+)")
 
 
@@ -64,7 +66,7 @@ class ServiceProcess:
         if within is not None:
             await self.ready(within=within)
 
-    async def ready(self, within: float = 30.0) -> None:
+    async def ready(self, within: float = LIMIT) -> None:
         """Wait until /readyz says so. Raises AssertionError with the log if it does not, or if the process ends."""
         deadline = asyncio.get_running_loop().time() + within
         answer = "no answer"
@@ -84,12 +86,12 @@ class ServiceProcess:
         """End it as a crash or the kernel would (SIGKILL)."""
         await self._signal(signal.SIGKILL, 5.0)
 
-    async def stop(self, within: float = 15.0) -> int:
+    async def stop(self, within: float = 30.0) -> int:
         """SIGTERM, then SIGKILL after ``within`` seconds; the exit code."""
         await self._signal(signal.SIGTERM, within)
         return self.returncode if self.returncode is not None else -1
 
-    async def restart(self, *, kill: bool = False, within: float = 30.0) -> None:
+    async def restart(self, *, kill: bool = False, within: float = LIMIT) -> None:
         """End it and start it again."""
         await (self.kill() if kill else self.stop())
         await self.start(within=within)
@@ -102,7 +104,7 @@ class ServiceProcess:
         """Let a frozen process go on."""
         os.kill(self.pid, signal.SIGCONT)
 
-    async def ended(self, within: float = 15.0) -> int:
+    async def ended(self, within: float = LIMIT) -> int:
         """Wait until it ends by itself; the exit code."""
         async with asyncio.timeout(within):
             await self._ended()

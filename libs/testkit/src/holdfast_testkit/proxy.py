@@ -27,6 +27,8 @@ class TcpProxy:
         self._server: asyncio.Server | None = None
         self._port = 0
         self._mode = Mode.PASS
+        self.delay = 0.0
+        """Seconds that each piece of an answer takes longer, as over a long way."""
         self._links: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,6 +101,8 @@ class TcpProxy:
             while data := await source.read(65536):
                 if self._mode is Mode.BLACK_HOLE or (replies and self._mode is Mode.SWALLOW_REPLIES):
                     continue
+                if replies and self.delay:
+                    await asyncio.sleep(self.delay)
                 sink.write(data)
                 await sink.drain()
         except OSError:

@@ -204,9 +204,10 @@ class RedisServer(BinaryServer):
         ]
 
     def ready(self) -> bool:
-        reply = redis_command(self.port, "INFO", "server")
-        # The process id tells our server from another one that got the port first.
-        return f"process_id:{self.pid}".encode() in reply
+        # The process id tells our server from another one that got the port first. While it reads what it has kept, it
+        # answers this, but no command on data.
+        reply = redis_command(self.port, "INFO", "server", "persistence")
+        return f"process_id:{self.pid}".encode() in reply and b"\r\nloading:0\r\n" in reply
 
 
 class ExternalServer(Server):

@@ -10,15 +10,18 @@ from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
+LIMIT = 60.0
+"""Seconds. Generous, for a limit costs nothing until something is really wrong, and machines differ tenfold."""
+
 
 @overload
 async def eventually(
-    condition: Callable[[], Awaitable[T]], within: float = 10.0, every: float = 0.02, what: str = ""
+    condition: Callable[[], Awaitable[T]], within: float = LIMIT, every: float = 0.02, what: str = ""
 ) -> T: ...
 @overload
-async def eventually(condition: Callable[[], T], within: float = 10.0, every: float = 0.02, what: str = "") -> T: ...
+async def eventually(condition: Callable[[], T], within: float = LIMIT, every: float = 0.02, what: str = "") -> T: ...
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], within: float = 10.0, every: float = 0.02, what: str = ""
+    condition: Callable[[], T | Awaitable[T]], within: float = LIMIT, every: float = 0.02, what: str = ""
 ) -> T:
     """Call ``condition`` until it returns something truthy without AssertionError; return that.
 

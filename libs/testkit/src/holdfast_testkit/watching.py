@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from holdfast_bus.connecting import settle
 
-from .waiting import eventually
+from .waiting import LIMIT, eventually
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Watcher:
         """What was seen on a subject; ``*`` and ``>`` work as in NATS."""
         return [seen for seen in self.seen if matches(pattern, seen.subject)]
 
-    async def wait_for(self, pattern: str, count: int = 1, within: float = 15.0, **data: Any) -> list[Seen]:
+    async def wait_for(self, pattern: str, count: int = 1, within: float = LIMIT, **data: Any) -> list[Seen]:
         """Wait until ``count`` messages on ``pattern`` were seen whose data has the given members."""
 
         def enough() -> list[Seen]:
