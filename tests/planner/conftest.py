@@ -11,72 +11,12 @@ from typing import Any
 import nats
 import pytest
 import pytest_asyncio
-from nats.aio.client import Client
 
-from holdfast_bus.connecting import settle
 from holdfast_testkit.servers import NatsServer, RedisServer, Server
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.told import Told
 
 HERE = str(Path(__file__).parent)
-
-
-class Told:
-    """What a plain NATS client hears of all graphs, and how it talks back."""
-
-    def __init__(self, client: Client, tenant: str) -> None:
-        self.client = client
-        self.tenant = tenant
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    async def listen(self) -> None:
-        async def hear(message: Any) -> None:
-            event = json.loads(message.data)
-            self.events.append((message.subject, event["data"]))
-
-        for family in ("graph", "node", "fault", "workitem"):
-            await self.client.subscribe(f"{family}.{self.tenant}.>", cb=hear)
-        await self.client.subscribe("graph._._.rejected", cb=hear)
-        await settle(self.client)
-
-    def named(self, subject: str) -> str:
-        """Tests write ``default`` for their tenant."""
-        return subject.replace(".default.", f".{self.tenant}.")
-
-    async def report(self, graph: str, **body: Any) -> None:
-        """Say that nodes changed outside."""
-        await self.client.jetstream().publish(f"state.{self.tenant}.{graph}", json.dumps(body).encode())
-
-    def of(self, subject: str) -> list[dict[str, Any]]:
-        """Data of the events on a subject so far."""
-        wanted = self.named(subject)
-        return [data for heard, data in self.events if heard == wanted]
-
-    async def wait_for(self, subject: str, count: int = 1, within: float = 20.0) -> dict[str, Any]:
-        """The ``count``-th event on a subject."""
-        try:
-            await eventually(lambda: len(self.of(subject)) >= count, within=within)
-        except AssertionError as late:
-            heard = "\n".join(f"{s} {str(d)[:200]}" for s, d in self.events)
-            raise AssertionError(f"{subject} number {count} was not heard within {within} s; heard:\n{heard}") from late
-        return self.of(subject)[count - 1]
-
-    async def publish(self, graph: str, document: object, msg_id: str = "") -> int:
-        """Publish a blueprint; returns its sequence."""
-        body = document if isinstance(document, bytes) else json.dumps(document).encode()
-        headers = {"Nats-Msg-Id": msg_id} if msg_id else None
-        ack = await self.client.jetstream().publish(f"blueprint.{self.tenant}.{graph}", body, headers=headers)
-        return ack.seq
-
-    async def ask(self, verb: str, service: str = "planner", **body: Any) -> dict[str, Any]:
-        """An RPC; the reply as it is."""
-        request = {"tenant": self.tenant, **body}
-        reply = await self.client.request(f"rpc.{service}.{verb}", json.dumps(request).encode(), timeout=30)
-        return json.loads(reply.data)
-
-    async def phases(self, graph: str) -> dict[str, str]:
-        reply = await self.ask("get", graph=graph)
-        return {row["id"]: row["phase"] for row in reply.get("nodes", [])}
 
 
 class World:
@@ -124,7 +64,7 @@ def world(folder: Path, tenant: str) -> World:
 def build(nats_url: str, redis_url: str, folder: Path, planners: int, services: tuple[str, ...], **env: str) -> System:
     return System(
         nats_url, redis_url, planners=planners, services=services, modules={"world": "world_domain"},
-        env={"PYTHONPATH": HERE, "WORLD_FOLDER": str(folder), **env},
+        env={"PYTHONPATH": HERE, "WORLD_FOLDER": str(folder), "HOLDFAST_ADOPT_AFTER": "1", **env},
     )  # fmt: skip
 
 

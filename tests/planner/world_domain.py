@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
 
@@ -20,6 +20,7 @@ from holdfast_sdk import (
     Context,
     Domain,
     Drifted,
+    Found,
     GraphBuilder,
     Node,
     PendingApproval,
@@ -121,5 +122,61 @@ class Others(Folder):
     pass
 
 
+class Plot(BaseModel, extra="forbid"):
+    value: Any
+    place: str = ""
+    slow: float = 0.0
+
+
+class Plots:
+    """Files in a folder for each type: whatever is there can be found, and what it should be is written in it.
+
+    A file is called as its ``place`` or, without one, as its node.
+    """
+
+    kind = "plot"
+
+    def path(self, node: str, ctx: Context) -> Path:
+        folder = FOLDER / ctx.tenant / self.kind
+        folder.mkdir(exist_ok=True, parents=True)
+        return folder / quote(node, safe="")
+
+    async def observe(self, node: Node[Plot], ctx: Context) -> State[BaseModel]:
+        path = self.path(node.spec.place or node.id, ctx)
+        if not path.exists():
+            return Absent()
+        there = path.read_text()
+        same = there == str(node.spec.value)
+        return Present(token=there, outputs={"at": node.spec.place}) if same else Drifted("changed", token=there)
+
+    async def provision(self, node: Node[Plot], ctx: Context) -> dict[str, Any]:
+        await asyncio.sleep(node.spec.slow)
+        note("provision", node.id, ctx)
+        self.path(node.spec.place or node.id, ctx).write_text(str(node.spec.value))
+        return {"at": node.spec.place}
+
+    async def deprovision(self, node: Node[Plot], ctx: Context) -> None:
+        note("deprovision", node.id, ctx)
+        place = json.loads(node.raw_spec).get("place", "")  # of a leftover there may be no spec
+        self.path(place or node.id, ctx).unlink(missing_ok=True)
+
+    async def discover(self, ctx: Context) -> list[str | Found]:
+        folder = self.path("-", ctx).parent
+        if (folder / "closed").exists():
+            raise Temporary("the land register is closed")
+        texts = {unquote(path.name): path.read_text() for path in folder.iterdir()}
+        return [Found(id, {"value": text}) if text else id for id, text in texts.items()]
+
+
+@world.node_type("plot", resync="1h", scope="tenant")
+class Reported(Plots):
+    pass
+
+
+@world.node_type("weed", resync="1h", scope="tenant", adopt_orphans="remove")
+class Removed(Plots):
+    kind = "weed"
+
+
 if __name__ == "__main__":
-    run(world, Things(), Others())
+    run(world, Things(), Others(), Reported(), Removed())

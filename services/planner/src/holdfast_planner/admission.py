@@ -2,144 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
-from holdfast_bus import Bus, Inbound, subjects
-from holdfast_model.blueprint import Blueprint, declarations, parse_blueprint, pointers, warnings_of
-from holdfast_model.desired import DesiredGraph
+from holdfast_bus import Bus, Inbound, ObjectGoneError, subjects
+from holdfast_bus.streams import PLANNER_ADMISSION
+from holdfast_model.blueprint import ANY_OWNER, Blueprint, parse_blueprint, warnings_of
+from holdfast_model.blueprint_parts import Mode
 from holdfast_model.errors import HoldfastError, Invalid, Problem, Temporary, Unavailable
-from holdfast_model.messages import CompileReply, CompileRequest, NodeDeclaration
 from holdfast_model.names import GraphRef
-from holdfast_model.rows import Declaration
+from holdfast_model.phases import Standing
+from holdfast_model.reconciler import Ended
+from holdfast_model.staging import decode_standings
+from holdfast_model.targeting import Target
+from holdfast_model.work_items import CreateReply
 from holdfast_store import keys
-from holdfast_store.bulk import hash_cmds
-from holdfast_store.commits import Extra, Op
+from holdfast_store.commits import Op
 from holdfast_store.graphs import GraphStore
-from holdfast_store.kv import Cmd
 
 from . import planning
 from .catalog import Catalog
-from .planning import ANY_OWNER, Admitted, Floor, Intake, Place, RedeliveredError
-from .schemas import SpecSchemas
+from .changes import AdmissionChange, DropChange, Limits, WaitChange, rejected_by
+from .compiling import Compiled, Compiler, aside
+from .effects import ITEM_TIMEOUT, creation, ended
+from .pending import APPROVE, Pending, asked_about, decode_pending, question
+from .planning import Intake, Place, RedeliveredError
+from .renaming import check_renames
 from .settings import PlannerSettings
 
 log = logging.getLogger("holdfast.planner")
 
-T = TypeVar("T")
-R = TypeVar("R")
+IN_TURN = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0)
+"""Pauses (s) after which a blueprint that cannot be admitted is looked at again while one before it is undecided."""
 
-_LARGE = 64 * 1024
-_place = msgspec.json.Decoder(Place)
-_reply = msgspec.json.Decoder(CompileReply)
-_encode = msgspec.json.Encoder().encode
-
-
-class Pending(msgspec.Struct, frozen=True):
-    """A blueprint that waits for its domain."""
-
-    domain: str
-    created: str
-    number: int
-    message_id: str
-    document: msgspec.Raw
-
-
-class Compiled(msgspec.Struct, frozen=True):
-    """The nodes of a document, where each stands in it, and how many rows of the graph they would change."""
-
-    nodes: list[tuple[str, Declaration]]
-    pointers: Mapping[str, str]
-    warnings: list[str]
-    weight: int = 0
-
-
-class AdmissionChange:
-    """An intake as a change of the graph: floors and events in the same transaction. See ``commits.Change``."""
-
-    def __init__(self, intake: Intake, now: float, ids: Sequence[str], least: int, share: float) -> None:
-        self.intake = intake
-        self._now = now
-        self._ids = ids
-        self._limits = (least, share)
-
-    @property
-    def watch(self) -> Sequence[str]:
-        return ()
-
-    @property
-    def reads(self) -> Sequence[Cmd]:
-        meta = keys.meta(self.intake.ref)
-        return [("HMGET", meta, f"floor:{self.intake.owner}", f"floor:{ANY_OWNER}", "incarnation", "status")]
-
-    def apply(self, graph: DesiredGraph, reads: list[Any]) -> Extra:
-        intake = self.intake
-        owner, everything, incarnation, status = reads[0]
-        Floor(_place.decode(owner) if owner else None, _place.decode(everything) if everything else None).check(
-            intake.sequence
-        )
-        change = planning.declare(graph, intake, *self._limits)
-        version = graph.version + 1
-        meta: list[Any] = [f"floor:{intake.owner}", _encode(intake.sequence), f"admitted:{intake.owner}", self._now]
-        if intake.delete and intake.owner == ANY_OWNER:
-            meta += ["status", "deleting"]
-        else:
-            meta += ["status", "reconciling"]
-            if incarnation is None or status == b"deleted":
-                meta += ["incarnation", self._ids[2]]
-        events = planning.tell_admitted(intake, change, version, self._now, self._ids)
-        told = {"owner": intake.owner, "delete": intake.delete}
-        lists = {n: planning.shown(getattr(change, n)) for n in ("added", "updated", "removed")}
-        cmds: list[Cmd] = [
-            ("HSET", keys.meta(intake.ref), *meta),
-            ("HDEL", keys.pending(intake.ref), intake.owner),
-        ]
-        if change.removed:  # what was counted of a node goes with it
-            cmds += hash_cmds(keys.counts(intake.ref), [(node, None) for node in change.removed])
-        return Extra(
-            cmds=cmds,
-            events=events,
-            mutations=[{"kind": "DELETE" if intake.delete else "DECLARE", **told, **lists}],
-            value=Admitted(version, change.added, change.updated, change.removed),
-        )
-
-
-class WaitChange:
-    """Keep a blueprint whose domain is not running. A newer one of its owner replaces it."""
-
-    def __init__(self, intake: Intake, pending: Pending, now: float, id: str, there: Sequence[str]) -> None:
-        self._intake = intake
-        self._pending = pending
-        self._event = planning.tell_waiting(
-            intake.ref, pending.domain, there, intake.message_id, intake.sequence.number, now, id
-        )
-
-    @property
-    def watch(self) -> Sequence[str]:
-        return ()
-
-    @property
-    def reads(self) -> Sequence[Cmd]:
-        ref, owner = self._intake.ref, self._intake.owner
-        return [
-            ("HMGET", keys.meta(ref), f"floor:{owner}", f"floor:{ANY_OWNER}"),
-            ("HGET", keys.pending(ref), owner),
-        ]
-
-    def apply(self, graph: DesiredGraph, reads: list[Any]) -> Extra:
-        (owner, everything), waiting = reads
-        mine = self._intake.sequence
-        Floor(_place.decode(owner) if owner else None, _place.decode(everything) if everything else None).check(mine)
-        if waiting is not None:
-            other = msgspec.json.decode(waiting, type=Pending)
-            Floor(Place(other.created, other.number), None).check(mine)
-        field = ("HSET", keys.pending(self._intake.ref), self._intake.owner, _encode(self._pending))
-        # The version rises although no node changed, so that admissions of one graph are ordered by it.
-        return Extra(cmds=[field], events=[self._event])
+_created = msgspec.json.Decoder(CreateReply).decode
 
 
 class Admission:
@@ -162,7 +61,8 @@ class Admission:
         self._clock = clock
         self._new_id = new_id
         self._changed = changed
-        self._schemas = SpecSchemas()
+        self._compiler = Compiler(bus, store, catalog, settings)
+        self._limits = Limits(settings.blast_least, settings.blast_share)
 
     async def take(self, message: Inbound) -> None:
         """One message of BLUEPRINTS. Returning acknowledges it; what cannot be admitted now is raised."""
@@ -177,142 +77,212 @@ class Admission:
         except RedeliveredError:
             log.debug("%s sequence %d was admitted before", message.subject, message.stream_seq)
         except Invalid as error:
+            await self._in_turn(message)
             event = planning.tell_rejected(
                 tenant, graph, error, message.id, message.stream_seq, self._clock(), f"rejected-{self._new_id()}"
             )
             await self._bus.publish_event(event)
 
+    async def _in_turn(self, message: Inbound) -> None:
+        """Blueprints of one graph are taken in at once, here and by other replicas. One that builds on what was
+        published just before it must not be refused for having come first: raises Temporary while it may have.
+        """
+        pauses = IN_TURN[max(0, message.deliveries - 1) :]
+        if pauses and await self._bus.follows_undecided(PLANNER_ADMISSION, message):
+            raise Temporary(f"a blueprint before {message.stream_seq} is not decided yet", retry_after=pauses[0])
+
     async def _admit(self, ref: GraphRef, message: Inbound) -> None:
         place = Place(message.stream_created, message.stream_seq)
+        data = await self._opened(ref, message, place)
         # The decoded document is not named here, so that it can go as soon as its nodes are declared.
-        await self.admit(ref, await _aside(parse_blueprint, message.data), place, message.id, message.data)
+        await self.admit(ref, await aside(parse_blueprint, data), place, message.id, data)
 
-    async def admit(self, ref: GraphRef, blueprint: Blueprint, place: Place, message_id: str, document: bytes) -> None:
-        """Compile, declare, commit; or keep the document until its domain runs. Raises Invalid, RedeliveredError."""
-        owner = blueprint.name
-        if blueprint.delete and not _names(document):
-            owner = ANY_OWNER
-        intake = Intake(
-            ref, owner, (), blueprint.conflict, place, message_id, {},
-            allow_removals=blueprint.allow_removals, delete=blueprint.delete,
-            warnings=warnings_of(blueprint), domain=blueprint.domain,
-        )  # fmt: skip
-        await self._store.register(ref)
-        if not blueprint.delete:
-            if blueprint.domain and not self._catalog.is_live(blueprint.domain):
-                await self._catalog.refresh()
-            if blueprint.domain and not self._catalog.is_live(blueprint.domain):
-                await self._wait(intake, document)
-                return
-            compiled = await self.compile(ref, blueprint)
-            del blueprint
-            warned = [*intake.warnings, *compiled.warnings, *self._catalog.unknown_types(compiled.nodes)]
-            intake = msgspec.structs.replace(intake, nodes=compiled.nodes, pointers=compiled.pointers, warnings=warned)
-            weight = compiled.weight
-        else:
-            graph = await self._store.refresh(ref)
-            weight = len(graph.rows if owner == ANY_OWNER else graph.owned.get(owner, ()))
-        ids = [self._new_id() for _ in range(3)]
-        change = AdmissionChange(intake, self._clock(), ids, self._settings.blast_least, self._settings.blast_share)
-        op = Op(f"bp:{place.created}:{place.number}:{owner}", f"blueprint:{owner}", message_id)
-        await self._store.commit(ref, op, change, weight=weight)
-        await self._changed(ref)
-
-    async def compile(self, ref: GraphRef, blueprint: Blueprint) -> Compiled:
-        """The checked nodes of a blueprint. Raises Invalid with pointers into the document."""
-        if blueprint.nodes is not None:
-            raw = blueprint.nodes
-            await _aside(lambda nodes: self._schemas.check_nodes(nodes, self._catalog.spec_schemas()), raw)
-            return await self._declare(ref, blueprint.name, raw, pointers(raw), [])
-        request = CompileRequest(ref.tenant, ref.graph, blueprint.spec)
-        subject = subjects.rpc_domain(blueprint.domain, "compile")
+    async def _opened(self, ref: GraphRef, message: Inbound, place: Place) -> bytes:
+        """The document, which may be kept aside. It may be gone because it was used: then this is a redelivery."""
+        if not message.object:
+            return message.data
         try:
-            reply = await self._bus.request(subject, request, timeout=self._settings.compile_timeout)
-        except Invalid as error:
-            placed = [Problem(_below_spec(p.path), p.message) for p in error.problems]
-            raise Invalid(error.message, placed, hint=error.hint) from error
-        except Unavailable as error:
-            # Only this blueprint waits: an Unavailable of its own would stop the admission of all others.
-            raise Temporary(f"domain {blueprint.domain!r} does not answer: {error}", retry_after=2.0) from error
-        nodes = _reply.decode(reply)
-        return await self._declare(ref, blueprint.name, nodes.nodes, {}, nodes.warnings)
+            return await self._bus.objects.opened(message.data, message.headers)
+        except ObjectGoneError:
+            if planning.was_admitted(place, await self._store.meta(ref)):
+                raise RedeliveredError from None
+            raise
 
-    async def _declare(
+    async def admit(
         self,
         ref: GraphRef,
-        owner: str,
-        nodes: Sequence[NodeDeclaration],
-        places: Mapping[str, str],
-        warnings: list[str],
-    ) -> Compiled:
-        graph = await self._store.refresh(ref)
-        rows = graph.rows
-
-        def known(node: str) -> Declaration | None:
-            row = rows.get(node)
-            return row.of(owner) if row is not None else None
-
-        def declare(raw: Sequence[NodeDeclaration]) -> tuple[list[tuple[str, Declaration]], int]:
-            declared = declarations(raw, known=known)
-            return declared, sum(known(node) is not new for node, new in declared)
-
-        declared, fresh = await _aside(declare, nodes)
-        removed = len(graph.owned.get(owner, ())) - (len(declared) - fresh)
-        return Compiled(declared, places, warnings, fresh + max(0, removed))
-
-    async def _wait(self, intake: Intake, document: bytes) -> None:
-        blueprint_json = msgspec.json.encode(document.decode())
-        pending = Pending(
-            intake.domain,
-            intake.sequence.created,
-            intake.sequence.number,
-            intake.message_id,
-            msgspec.Raw(blueprint_json),
+        blueprint: Blueprint,
+        place: Place,
+        message_id: str,
+        document: bytes,
+        *,
+        consent: Pending | None = None,
+    ) -> None:
+        """Compile, declare, commit; or keep the document until its domains run, or until a person agrees to what it
+        removes (``consent``: somebody did). Raises Invalid, RedeliveredError.
+        """
+        intake = intake_of(ref, blueprint, place, message_id)
+        if consent is not None:
+            intake = msgspec.structs.replace(intake, consent=frozenset(consent.removes))
+        await self._store.register(ref)
+        missing = await self._missing(blueprint.domains)
+        if missing:
+            await self._wait(intake, document, missing)
+            return
+        if blueprint.delete:
+            graph = await self._store.refresh(ref)
+            weight = len(graph.rows if intake.owner == ANY_OWNER else graph.owned.get(intake.owner, ()))
+        else:
+            compiled = await self.compile(ref, blueprint)
+            del blueprint
+            intake, weight = declaring(intake, compiled), compiled.weight
+            placed, _ = await self.foresee(intake)
+            await self.check_renames(placed)
+        answered = consent.request if consent is not None else ""
+        ids = [self._new_id() for _ in range(5)]
+        change = AdmissionChange(intake, document, self._clock(), ids, self._limits, answered)
+        op = f"bp:{place.created}:{place.number}:{intake.owner}{answered and f':{answered}'}"
+        await self._store.commit(
+            ref, Op(op, f"blueprint:{intake.owner}", message_id), change, weight=weight, alone=True
         )
-        await self._store.set_waiting(intake.domain, intake.ref)
-        change = WaitChange(intake, pending, self._clock(), self._new_id(), self._catalog.live_domains())
-        op = Op(f"wait:{intake.sequence.created}:{intake.sequence.number}:{intake.owner}", f"blueprint:{intake.owner}")
-        await self._store.commit(intake.ref, op, change)
+        await self._changed(ref)
+
+    async def _missing(self, domains: Sequence[str]) -> tuple[str, ...]:
+        """Those of the domains that are not running."""
+        if not all(map(self._catalog.is_live, domains)):
+            await self._catalog.refresh()
+        return tuple(domain for domain in domains if not self._catalog.is_live(domain))
+
+    async def compile(self, ref: GraphRef, blueprint: Blueprint) -> Compiled:
+        """The checked nodes of a blueprint, with warnings. Raises Invalid with pointers into the document."""
+        compiled = await self._compiler.compile(ref, blueprint)
+        unknown = self._catalog.unknown_types(compiled.nodes)
+        return msgspec.structs.replace(compiled, warnings=[*compiled.warnings, *unknown])
+
+    async def foresee(self, intake: Intake) -> tuple[Intake, Standing | None]:
+        """The intake in the phase that would be in force, with how far it would be, as the graph is now. Raises Invalid
+        when a phase that is to come would not fit it.
+        """
+        if intake.staged is None:
+            return intake, None
+        graph = await self._store.refresh(intake.ref)
+        (raw,) = await self._store.kv.run(("HGET", keys.meta(intake.ref), planning.META_PHASE))
+        placed, standing = planning.in_phase(intake, decode_standings(raw), self._clock())
+        await aside(lambda of: planning.try_phases(graph, of, standing), placed, len(graph))
+        return placed, standing
+
+    async def check_renames(self, intake: Intake) -> None:
+        """Raises Invalid where a domain would not find a renamed thing under its new name."""
+        graph = await self._store.refresh(intake.ref)
+        if pairs := planning.renames(graph, intake):
+            await check_renames(self._bus, self._store, self._catalog, self._settings, graph, intake, pairs)
+
+    async def _wait(self, intake: Intake, document: bytes, missing: Sequence[str]) -> None:
+        for domain in missing:
+            await self._store.set_waiting(domain, intake.ref)
+        there = self._catalog.live_domains()
+        change = WaitChange(intake, document, missing, there, self._clock(), self._new_id())
+        place = intake.sequence
+        op = Op(f"wait:{place.created}:{place.number}:{intake.owner}", f"blueprint:{intake.owner}")
+        await self._store.commit(intake.ref, op, change, alone=True)
+        # Once more: whoever resumes what waits for these domains may have looked just before the document was there.
+        for domain in missing:
+            await self._store.set_waiting(domain, intake.ref)
         await self._changed(intake.ref)
 
+    # ---- what waits for a domain
+
     async def resume(self, domain: str) -> None:
-        """A domain came: admit what waited for it. What fails is logged and tried at its next announcement."""
+        """Admit what waits for a domain that runs. What fails is logged, and waits for the next time."""
         for ref in await self._store.waiting(domain):
-            left = False
             for owner, raw in (await self._store.pending(ref)).items():
-                pending = msgspec.json.decode(raw, type=Pending)
-                if pending.domain != domain:
+                pending = decode_pending(raw)
+                if not pending.waits_for(domain):
                     continue
-                document = msgspec.json.decode(pending.document, type=str).encode()
-                place = Place(pending.created, pending.number)
                 try:
-                    await self.admit(ref, parse_blueprint(document), place, pending.message_id, document)
-                except RedeliveredError:
-                    pass
-                except Invalid as error:
-                    event = planning.tell_rejected(
-                        *ref, error, pending.message_id, pending.number, self._clock(), f"rejected-{self._new_id()}"
-                    )
-                    await self._bus.publish_event(event)
-                    await self._store.kv.run(("HDEL", keys.pending(ref), owner))
+                    await self._admit_pending(ref, owner, pending)
                 except HoldfastError as error:
                     log.warning("the waiting blueprint of %s cannot be admitted yet: %s", ref, error)
-                    left = True
-            if not left:
-                await self._store.clear_waiting(domain, ref)
+            if await self._waits_for(domain, ref):
+                continue
+            await self._store.clear_waiting(domain, ref)
+            if await self._waits_for(domain, ref):  # since a moment ago; see also ask_after
+                await self._store.set_waiting(domain, ref)
+
+    async def _waits_for(self, domain: str, ref: GraphRef) -> bool:
+        return any(decode_pending(raw).waits_for(domain) for raw in (await self._store.pending(ref)).values())
+
+    async def _admit_pending(self, ref: GraphRef, owner: str, pending: Pending, consent: Pending | None = None) -> None:
+        """Admit what waited; what is not valid (any more) is dropped and told."""
+        document = pending.text
+        try:
+            blueprint = await aside(parse_blueprint, document)
+            await self.admit(ref, blueprint, pending.place, pending.message_id, document, consent=consent)
+        except RedeliveredError:
+            log.debug("sequence %d of %s was admitted before", pending.number, ref)
+        except Invalid as error:
+            await self._drop(ref, owner, pending, error)
+
+    async def _drop(self, ref: GraphRef, owner: str, pending: Pending, error: Invalid) -> None:
+        change = DropChange(ref, owner, pending, error, self._clock(), self._new_id())
+        op = Op(f"drop:{pending.created}:{pending.number}:{owner}:{pending.request}", f"blueprint:{owner}")
+        await self._store.commit(ref, op, change, alone=True)
+        await self._changed(ref)
+
+    # ---- what waits for a person
+
+    async def decided(self, ref: GraphRef, end: Ended) -> None:
+        """A person has answered whether a blueprint may remove what it would; answers to old questions say nothing."""
+        found = asked_about(await self._store.pending(ref), end.request)
+        if found is None:
+            return
+        owner, pending = found
+        if end.status == "COMPLETED" and end.outcome in ("", APPROVE):
+            await self._admit_pending(ref, owner, pending, consent=pending)
+        else:
+            await self._drop(ref, owner, pending, rejected_by(pending, end.by, end.note))
+
+    async def ask_after(self, ref: GraphRef) -> None:
+        """Ask work-items again about every blueprint that waits for a person, in case its answer was missed: the same
+        request returns the item that there is, in whatever status. One that waits for a domain is noted there again:
+        somebody may have crashed between taking the note away and putting it back.
+        """
+        for owner, raw in (await self._store.pending(ref)).items():
+            pending = decode_pending(raw)
+            if not pending.request:
+                for domain in pending.domains:
+                    await self._store.set_waiting(domain, ref)
+                continue
+            request = creation(ref, question(ref, owner, pending))
+            try:
+                reply = await self._bus.request(subjects.rpc_workitems("create"), request, timeout=ITEM_TIMEOUT)
+            except Unavailable as error:
+                log.info("%s cannot be asked after: %s", request.caller_ref, error)
+                return
+            item = _created(reply).item
+            if item.status.terminal:
+                await self.decided(ref, ended(item))
 
 
-def _below_spec(path: str) -> str:
-    return f"/spec{path}" if path.startswith("/") or not path else path
+def intake_of(ref: GraphRef, blueprint: Blueprint, place: Place, message_id: str) -> Intake:
+    """What a blueprint asks for, its nodes still to come."""
+    return Intake(
+        ref, blueprint.name, (), blueprint.conflict, place, message_id, {},
+        allow_removals=blueprint.allow_removals, delete=blueprint.delete, warnings=warnings_of(blueprint),
+        target=Target(blueprint.only or (), blueprint.omit), ladders=blueprint.ladders,
+        observe=blueprint.mode == Mode.OBSERVE, domains=blueprint.domains,
+        moved=tuple((move.source, move.target) for move in blueprint.moved),
+    )  # fmt: skip
 
 
-def _names(document: bytes) -> bool:
-    return b"name" in document
-
-
-async def _aside(work: Callable[[T], R], value: T) -> R:
-    """Large input is worked on in a thread, so that it does not hold up the loop."""
-    size = len(value) if isinstance(value, bytes | list) else 0
-    if size < (_LARGE if isinstance(value, bytes) else 1000):
-        return work(value)
-    return await asyncio.to_thread(work, value)
+def declaring(intake: Intake, compiled: Compiled) -> Intake:
+    """The intake with its nodes."""
+    warnings = [*intake.warnings, *compiled.warnings]
+    return msgspec.structs.replace(
+        intake,
+        nodes=compiled.nodes,
+        pointers=compiled.pointers,
+        warnings=warnings,
+        staged=compiled.staged,
+        versions=compiled.versions,
+    )

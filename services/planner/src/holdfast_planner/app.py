@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
+from collections.abc import Callable
 from importlib.metadata import version
 
 from holdfast_bus import Bus, ServiceApp, attach_mover
 from holdfast_model.errors import HoldfastError
 from holdfast_model.names import GraphRef
-from holdfast_store.domains import Domains
+from holdfast_store.domains import Domains, Preferences
 from holdfast_store.graphs import GraphStore
+from holdfast_store.kv import KvClient
 from holdfast_store.leases import Leases
 from holdfast_store.redis_kv import RedisKv
 
 from .admission import Admission
 from .catalog import Budget, Catalog
+from .effects import Looks
 from .handlers import Handlers, changer
-from .hosting import Tools
 from .keeping import Keeper
+from .loading import Tools
 from .owner_rpc import OwnerRpc
 from .owning import Ownership
+from .preferences import PreferenceBook, PreferenceRpc
 from .rpc import PlannerRpc
 from .settings import PlannerSettings
 
@@ -31,11 +36,28 @@ SERVICE = "planner"
 def build_app(settings: PlannerSettings) -> ServiceApp:
     """Everything wired, nothing connected."""
     bus = Bus(settings, SERVICE, version("holdfast-planner"))
-    kv = RedisKv(settings.redis_url)
-    store = GraphStore(kv)
-    domains = Domains(kv, time.time)
-    catalog = Catalog(domains, time.time)
-    tools = Tools(bus, store, catalog, Budget(catalog), settings, time.time, _new_id)
+    app = compose(settings, bus, RedisKv(settings.redis_url), time.time, _new_id, random.Random())
+    attach_mover(bus)
+    return app
+
+
+def compose(
+    settings: PlannerSettings,
+    bus: Bus,
+    kv: KvClient,
+    clock: Callable[[], float],
+    new_id: Callable[[], str],
+    rng: random.Random,
+) -> ServiceApp:
+    """The planner on given clients. ``clock``: seconds since the epoch; ``new_id``: unique texts; ``rng``: jitter."""
+    store = GraphStore(kv, rng=rng, now=clock)
+    domains = Domains(kv, clock)
+    catalog = Catalog(domains, clock)
+    stored = Preferences(kv)
+    preferences = PreferenceBook(stored)
+    tools = Tools(
+        bus, store, catalog, Budget(catalog), preferences, Looks(), settings, clock, new_id, asyncio.Semaphore(16)
+    )
 
     def hinted(ref: GraphRef) -> None:
         host = ownership.hosted(ref)
@@ -44,23 +66,23 @@ def build_app(settings: PlannerSettings) -> ServiceApp:
             host.kick_relay()
 
     changed = changer(bus, lambda ref: ownership.hosted(ref))
-    admission = Admission(bus, store, catalog, settings, time.time, _new_id, changed)
-    rpc = PlannerRpc(bus, store, domains, catalog, admission, settings, time.time, _new_id, changed)
-    instance = uuid.uuid4().hex
+    admission = Admission(bus, store, catalog, settings, clock, new_id, changed)
+    rpc = PlannerRpc(bus, store, domains, catalog, admission, settings, clock, new_id, changed)
     ownership = Ownership(
-        Leases(kv, instance, time.time, settings.lease_ttl), tools, OwnerRpc(bus, rpc.owner_verbs()), settings.lease_ttl
+        Leases(kv, new_id(), clock, settings.lease_ttl), tools, OwnerRpc(bus, rpc.owner_verbs()), settings.lease_ttl
     )
-    keeper = Keeper(catalog, ownership, admission, settings)
+    keeper = Keeper(catalog, preferences, ownership, admission, settings)
 
     rpc.register()
+    PreferenceRpc(bus, stored, preferences, lambda: catalog.infos).register()
     Handlers(bus, store, admission, changed, hinted).register()
-    attach_mover(bus)
 
     async def first_look() -> None:
-        """Know the domains before anything is planned; an outage only delays."""
+        """Know domains and preferences before anything is planned; an outage only delays."""
         while True:
             try:
                 await catalog.refresh()
+                await preferences.refresh()
                 return
             except HoldfastError:
                 await asyncio.sleep(0.5)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from holdfast_model.manifest import Manifest
-from holdfast_model.names import AI_REVIEW
-from holdfast_model.reconciler import TypeInfo
+from holdfast_model.reconciler import TypeInfo, type_infos
 from holdfast_model.rows import Declaration
 from holdfast_store.domains import Domains, Registry
 
 QueueKey = tuple[str, str]
+Wake = Callable[[], None]
 
 
-def type_infos(registry: Registry, now: float) -> dict[str, TypeInfo]:
+def claimed_types(registry: Registry, now: float) -> dict[str, TypeInfo]:
     """How each claimed type is treated, by the highest live version of its domain."""
     infos: dict[str, TypeInfo] = {}
     for domain in registry.names():
@@ -22,14 +21,8 @@ def type_infos(registry: Registry, now: float) -> dict[str, TypeInfo]:
         if manifest is None:
             continue
         live = registry.newest_live(domain, now) is not None
-        for t in manifest.types:
-            if registry.domain_of(t.name) != domain:
-                continue
-            infos[t.name] = TypeInfo(
-                domain, manifest.version, live, t.resync, t.timeout, t.batch, str(t.on_drift.value),
-                str(t.on_unknown.value), t.observes, t.cascade, t.after_human, t.backoff.base, t.backoff.cap,
-                manifest.reviews, t.outcomes,
-            )  # fmt: skip
+        mine = type_infos(manifest, live=live).items()
+        infos.update((name, info) for name, info in mine if registry.domain_of(name) == domain)
     return infos
 
 
@@ -53,7 +46,7 @@ class Catalog:
         """Read the registry again. Raises Unavailable."""
         self._registry = await self._domains.registry()
         now = self._clock()
-        infos = type_infos(self._registry, now)
+        infos = claimed_types(self._registry, now)
         live = frozenset(self._registry.live(now))
         came, self._live = live - self._live, live
         if infos != self.infos:
@@ -66,6 +59,17 @@ class Catalog:
 
     def is_live(self, domain: str) -> bool:
         return domain in self._live
+
+    def version_of(self, domain: str) -> str:
+        """The highest live version of a domain, which compiles and observes; "" when none is live."""
+        newest = self._registry.newest_live(domain, self._clock())
+        return newest.version if newest is not None else ""
+
+    def gone(self) -> dict[str, float]:
+        """Domains that are not running, with the time since when (s since the epoch)."""
+        now = self._clock()
+        since = {name: self._registry.gone_since(name, now) for name in self._registry.names()}
+        return {name: when for name, when in since.items() if when is not None}
 
     def live_domains(self) -> list[str]:
         return sorted(self._live)
@@ -84,10 +88,7 @@ class Catalog:
     def slots(self, key: QueueKey) -> int:
         """Batches of a queue that the live provisioners hold at once."""
         domain, queue = key
-        if queue == AI_REVIEW:
-            manifest: Manifest | None = self._registry.newest_live(domain, self._clock())
-            return 4 if manifest is not None and manifest.reviews else 0
-        return self._registry.slots(queue, self._clock())
+        return self._registry.slots(domain, queue, self._clock())
 
     def described(self) -> Sequence[dict[str, object]]:
         """For people: domains, their versions, types and instances."""
@@ -101,6 +102,8 @@ class Catalog:
                     "domain": name,
                     "versions": [v.manifest.version for v in versions],
                     "live": name in self._live,
+                    "gone_since": self._registry.gone_since(name, now),
+                    "newest": self.version_of(name),
                     "types": [t.name for t in newest.types] if newest else [],
                     "instances": sorted(i for v in versions for i in v.live(now)),
                     "reviews": newest.reviews if newest else False,
@@ -112,19 +115,22 @@ class Catalog:
 class Budget:
     """Batches under way per queue, over all graphs of this process: at most twice the live slots.
 
-    A graph that finds no room is woken when some comes free; while others wait, nobody takes a second turn.
+    A graph that finds no room waits in line. When there is room the first in line is invited (and woken); what is kept
+    for it nobody else takes, until it has had its turn. While others wait, nobody takes a second turn.
     """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._out: dict[QueueKey, int] = {}
-        self._waiting: dict[QueueKey, deque[Callable[[], None]]] = {}
+        self._waiting: dict[QueueKey, deque[Wake]] = {}
+        self._invited: dict[QueueKey, list[Wake]] = {}
 
-    def room(self, key: QueueKey, wake: Callable[[], None]) -> int:
+    def room(self, key: QueueKey, wake: Wake) -> int:
         """Batches that the caller may send now; with none, it is woken (once) when there may be room."""
-        free = 2 * self._catalog.slots(key) - self._out.get(key, 0)
-        waiting = self._waiting.setdefault(key, deque())
-        if free > 0 and (not waiting or waiting[0] == wake):
+        invited, waiting = self._invited.setdefault(key, []), self._waiting.setdefault(key, deque())
+        mine = wake in invited
+        free = 2 * self._catalog.slots(key) - self._out.get(key, 0) - len(invited) + mine
+        if free > 0 and (mine or not waiting):
             return free
         if wake not in waiting:
             waiting.append(wake)
@@ -136,23 +142,30 @@ class Budget:
     def give_back(self, key: QueueKey) -> None:
         self._out[key] = max(0, self._out.get(key, 0) - 1)
 
-    def share(self) -> None:
-        """Wake the first that waits wherever there is room; called at the end of every turn."""
+    def share(self, wake: Wake) -> None:
+        """Invite those who wait wherever there is room; called at the end of every turn, by whoever had it."""
+        for invited in self._invited.values():
+            if wake in invited:
+                invited.remove(wake)
         for key, waiting in self._waiting.items():
-            if waiting and 2 * self._catalog.slots(key) > self._out.get(key, 0):
-                waiting.popleft()()
+            invited = self._invited.setdefault(key, [])
+            free = 2 * self._catalog.slots(key) - self._out.get(key, 0) - len(invited) if waiting else 0
+            for _ in range(min(free, len(waiting))):
+                first = waiting.popleft()
+                invited.append(first)
+                first()
 
-    def leave(self, wake: Callable[[], None]) -> None:
+    def leave(self, wake: Wake) -> None:
         """A graph is unloaded."""
-        for waiting in self._waiting.values():
-            if wake in waiting:
-                waiting.remove(wake)
+        for line in (*self._waiting.values(), *self._invited.values()):
+            if wake in line:
+                line.remove(wake)
 
 
 class Room(Mapping[QueueKey, int]):
     """The budget as one graph sees it."""
 
-    def __init__(self, budget: Budget, wake: Callable[[], None]) -> None:
+    def __init__(self, budget: Budget, wake: Wake) -> None:
         self._budget = budget
         self._wake = wake
 

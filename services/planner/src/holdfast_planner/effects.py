@@ -9,31 +9,51 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from holdfast_bus import subjects
-from holdfast_model.errors import HoldfastError, Permanent, Temporary
+from holdfast_bus.asking import ask_domain
+from holdfast_model.errors import HoldfastError, Invalid, Permanent, Temporary
 from holdfast_model.messages import Observation, ObserveItem, ObserveReply, ObserveRequest, Status
-from holdfast_model.reconciler import CloseIntent, Dispatch, Ended, ItemIntent, Look
+from holdfast_model.names import GraphRef
+from holdfast_model.reasons import Reason
+from holdfast_model.reconciler import CloseIntent, Dispatch, Ended, Found, ItemIntent, Look, TypeInfo
 from holdfast_model.work_items import CreateReply, CreateWorkItem, PermittedOutcome, WorkItem, WorkItemCommand
+from holdfast_model.work_items_create import fitted, payload_text
+
+from .discovering import search
 
 if TYPE_CHECKING:
-    from .hosting import HostedGraph, Tools
+    from .hosting import HostedGraph
+    from .loading import Tools
 
 log = logging.getLogger("holdfast.planner")
 
 ACTOR = "planner"
 _MAX_REQUEST = 4_000_000
-_ITEM_TIMEOUT = 5.0
+ITEM_TIMEOUT = 5.0
 _LOOKS_AT_ONCE = 8
-"""Requests of one graph to observers. What is seen first is worked on while the rest is looked at."""
+"""Requests of one graph about one type. What is seen first is worked on while the rest is looked at."""
+_LOOKS_OF_ALL = 16
+"""Requests of all graphs here about one type. Observers answer more than that at once: see the SDK's runtime."""
 _PAUSES = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _observed = msgspec.json.Decoder(ObserveReply).decode
 _created = msgspec.json.Decoder(CreateReply).decode
 _item = msgspec.json.Decoder(WorkItem).decode
 _encode = msgspec.json.Encoder().encode
+
+
+class Looks:
+    """Bounds the requests to observers, type by type: types that are slow to look at hold up no other."""
+
+    def __init__(self) -> None:
+        self._room: dict[tuple[str, str], asyncio.Semaphore] = {}
+
+    def of(self, look: Look) -> asyncio.Semaphore:
+        return self._room.setdefault((look.domain, look.type), asyncio.Semaphore(_LOOKS_OF_ALL))
 
 
 class Effects:
@@ -44,7 +64,13 @@ class Effects:
         self._tools = tools
         self._tasks: set[asyncio.Task[None]] = set()
         self._items: dict[str, asyncio.Task[None]] = {}
-        self._looking = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._looking: dict[str, asyncio.Semaphore] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Something is being sent, asked, opened or closed."""
+        return bool(self._tasks)
 
     async def stop(self) -> None:
         tasks = list(self._tasks)
@@ -90,24 +116,50 @@ class Effects:
         self._spawn(self._observe(look), "observation")
 
     async def _observe(self, look: Look) -> None:
+        if look.discover:
+            await self._search(look)
+            return
         seen: dict[str, Observation] = {}
-        async with self._looking:
+        async with self._looking.setdefault(look.type, asyncio.Semaphore(_LOOKS_AT_ONCE)), self._tools.looks.of(look):
             for part in _portions(look.nodes):
                 seen |= await self._ask(look, part)
         self._host.observed(look, seen)
+
+    async def _search(self, look: Look) -> None:
+        async with self._tools.looks.of(look):
+            found = await self.search(look.type)
+        self._host.found(look, found)
+
+    async def search(self, type: str) -> Found:
+        """What is there of a type, and whether other graphs desire it."""
+        tools, reconciler = self._tools, self._host.reconciler
+        info = tools.catalog.infos.get(type)
+        if info is None or reconciler is None:
+            return Found(failed=f"no domain has announced the type {type!r}")
+        core = reconciler.core
+        return await search(
+            tools.bus, tools.store, self._host.ref, core.incarnation, type, info,
+            timeout=self._limit(info), ours=core.units.keys(),
+        )  # fmt: skip
+
+    def _limit(self, info: TypeInfo | None) -> float:
+        return max(self._tools.settings.observe_timeout, (info.timeout if info else 0.0) + 5.0)
 
     async def _ask(self, look: Look, items: list[ObserveItem]) -> dict[str, Observation]:
         ref = self._host.ref
         reconciler = self._host.reconciler
         incarnation = reconciler.core.incarnation if reconciler is not None else ""
-        request = ObserveRequest(ref.tenant, ref.graph, incarnation, look.type, items)
         info = self._tools.catalog.infos.get(look.type)
-        limit = max(self._tools.settings.observe_timeout, (info.timeout if info else 0.0) + 5.0)
+        version = info.version if info is not None else ""
+        request = ObserveRequest(ref.tenant, ref.graph, incarnation, look.type, items, domain_version=version)
+        limit = self._limit(info)
         try:
-            reply = await self._tools.bus.request(subjects.rpc_domain(look.domain, "observe"), request, timeout=limit)
+            reply = await ask_domain(self._tools.bus, look.domain, "observe", request, timeout=limit)
             return _observed(reply).observations
-        except (HoldfastError, msgspec.DecodeError) as error:
-            unknown = Observation(Status.UNKNOWN, reason="observer_failed", detail=str(error))
+        except Exception as error:  # nobody else would ever answer for these nodes
+            if not isinstance(error, HoldfastError | msgspec.DecodeError):
+                log.exception("what domain %r says of %s cannot be taken", look.domain, ref)
+            unknown = Observation(Status.UNKNOWN, reason=Reason.OBSERVER_FAILED, detail=str(error))
             return {item.node: unknown for item in items}
 
     # ---- WorkItems
@@ -115,19 +167,23 @@ class Effects:
     def item(self, intent: ItemIntent | CloseIntent) -> None:
         """Open or close a WorkItem. What concerns one request is done in order."""
         before = self._items.get(intent.request)
+        opens = isinstance(intent, ItemIntent)
         work = self._open(intent) if isinstance(intent, ItemIntent) else self._close(intent)
         self._items[intent.request] = task = self._spawn(self._after(before, work), "WorkItem")
+        if opens:
+            self._opening[intent.request] = task
         task.add_done_callback(lambda t: self._forget(intent.request, t))
 
     def call_off(self, request: str) -> None:
-        """An opening is no longer wanted; one that is still being tried is given up."""
-        task = self._items.get(request)
+        """An opening is no longer wanted; one that is still being tried is given up. A closing goes on."""
+        task = self._opening.get(request)
         if task is not None:
             task.cancel()
 
     def _forget(self, request: str, task: asyncio.Task[None]) -> None:
-        if self._items.get(request) is task:
-            del self._items[request]
+        for tasks in (self._items, self._opening):
+            if tasks.get(request) is task:
+                del tasks[request]
 
     @staticmethod
     async def _after(before: asyncio.Task[None] | None, work: Coroutine[Any, Any, None]) -> None:
@@ -140,14 +196,7 @@ class Effects:
         await work
 
     async def _open(self, intent: ItemIntent) -> None:
-        ref = self._host.ref
-        request = CreateWorkItem(
-            tenant=ref.tenant, graph=ref.graph, request=intent.request, caller_ref=intent.caller_ref,
-            title=intent.title, description=intent.description, types=(f"desiredstate/{intent.kind}",),
-            payload=_encode(intent.payload).decode(), plan_ref=str(intent.payload.get("plan", "")),
-            permitted_outcomes=tuple(PermittedOutcome(name=o) for o in intent.outcomes),
-            claim_deadline=None, expires_at=None, created_by=ACTOR, replace=True,
-        )  # fmt: skip
+        request = creation(self._host.ref, intent)
         reply = await self._insist("create", request)
         if reply is None:
             return
@@ -167,8 +216,12 @@ class Effects:
         """Ask work-items until it answers; None when it refuses for good, which nothing can mend here."""
         for pause in _endless():
             try:
-                return await self._tools.bus.request(subjects.rpc_workitems(verb), body, timeout=_ITEM_TIMEOUT)
+                return await self._tools.bus.request(subjects.rpc_workitems(verb), body, timeout=ITEM_TIMEOUT)
             except Permanent as error:
+                if isinstance(body, CreateWorkItem) and too_late(error):
+                    # Its deadline passed before anybody was asked: it limits no question that is opened after it.
+                    body = msgspec.structs.replace(body, expires_at=None)
+                    continue
                 log.error("work-items refuses to %s for %s: %s", verb, body.caller_ref, error)
                 return b"null" if verb == "obsolete" else None
             except Temporary as error:
@@ -183,7 +236,7 @@ class Effects:
     async def _poll(self, workitem: str) -> None:
         query = {"tenant": self._host.ref.tenant, "id": workitem}
         try:
-            reply = await self._tools.bus.request(subjects.rpc_workitems("get"), query, timeout=_ITEM_TIMEOUT)
+            reply = await self._tools.bus.request(subjects.rpc_workitems("get"), query, timeout=ITEM_TIMEOUT)
         except HoldfastError as error:
             log.info("WorkItem %s cannot be asked after: %s", workitem, error)
             return
@@ -192,6 +245,23 @@ class Effects:
     def _told(self, item: WorkItem) -> None:
         if item.status.terminal:
             self._host.item_ended(ended(item))
+
+
+def creation(ref: GraphRef, intent: ItemIntent) -> CreateWorkItem:
+    """What work-items is asked for. The planner's own items have no claim deadline."""
+    request = CreateWorkItem(
+        tenant=ref.tenant, graph=ref.graph, request=intent.request, caller_ref=intent.caller_ref,
+        title=intent.title, description=intent.description, types=(f"desiredstate/{intent.kind}",),
+        payload=payload_text(intent.payload), plan_ref=str(intent.payload.get("plan", "")),
+        permitted_outcomes=tuple(PermittedOutcome(name=o) for o in intent.outcomes),
+        claim_deadline=None, expires_at=_instant(intent.expires_at), created_by=ACTOR, replace=True,
+    )  # fmt: skip
+    return fitted(request)
+
+
+def too_late(error: Permanent) -> bool:
+    """Whether an item is refused for nothing but its deadline."""
+    return isinstance(error, Invalid) and [p.path for p in error.problems] == ["/expiresAt"]
 
 
 def ended(item: WorkItem) -> Ended:
@@ -207,6 +277,13 @@ def ended(item: WorkItem) -> Ended:
         item.data,
         at.timestamp(),
     )
+
+
+def _instant(time: float | None) -> datetime | None:
+    try:
+        return None if time is None else datetime.fromtimestamp(time, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None  # beyond what calendars can say: as good as never
 
 
 def _portions(items: list[ObserveItem]) -> list[list[ObserveItem]]:

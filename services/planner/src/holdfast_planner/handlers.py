@@ -11,13 +11,14 @@ from holdfast_bus import Bus, Inbound, subjects
 from holdfast_bus.streams import PLANNER_ADMISSION, PLANNER_STATE, PLANNER_WORKITEMS
 from holdfast_model.errors import Invalid, Problem
 from holdfast_model.events import FaultType
-from holdfast_model.names import GraphRef, check_node_id
+from holdfast_model.names import GraphRef, check_node_id, graph_ref
 from holdfast_model.reconciler import Ended
 from holdfast_model.work_items import WorkItemEvent
 from holdfast_store.graphs import GraphStore
 
 from .admission import Admission
 from .inbox import StateReport, entry_fields
+from .pending import asks_about_removals
 
 _event = msgspec.json.Decoder(WorkItemEvent).decode
 
@@ -86,8 +87,11 @@ class Handlers:
         await self._leave(ref, report)
 
     async def workitem(self, message: Inbound) -> None:
-        """A WorkItem of a graph ended: leave word for the graph's owner."""
-        event = _event(message.data)
+        """A WorkItem of a graph ended: leave word for the graph's owner, or admit the blueprint that waited for it."""
+        try:
+            event = _event(message.data)
+        except msgspec.DecodeError as error:  # anybody may publish there: it would come again for ever
+            raise Invalid(f"{message.subject} is no event of a WorkItem: {error}") from error
         if not event.graph or event.graph == "_" or not event.request or not event.status.terminal:
             return
         at = message.time.timestamp() if message.time is not None else 0.0
@@ -95,7 +99,11 @@ class Handlers:
             event.request, event.id, event.status.value, event.outcome, event.actor,
             event.note or event.resolution, event.data, at,
         )  # fmt: skip
-        await self._leave(GraphRef(event.tenant, event.graph), end)
+        ref = GraphRef(event.tenant, event.graph)
+        if asks_about_removals(event.caller_ref):
+            await self._admission.decided(ref, end)
+        else:
+            await self._leave(ref, end)
 
     async def _leave(self, ref: GraphRef, content: StateReport | Ended) -> None:
         await self._store.inbox_append(ref, entry_fields(content))
@@ -105,7 +113,7 @@ class Handlers:
         """Somebody committed something for a graph."""
         tenant, _, graph = message.data.decode(errors="replace").partition("/")
         if tenant and graph:
-            self._hinted(GraphRef(tenant, graph))
+            self._hinted(graph_ref(tenant, graph))
 
 
 def changer(bus: Bus, hosted: Callable[[GraphRef], Any]) -> Callable[[GraphRef], Awaitable[None]]:

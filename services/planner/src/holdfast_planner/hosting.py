@@ -14,63 +14,51 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from holdfast_bus import Bus
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.errors import Conflict, Fenced, Temporary, Unavailable
+from holdfast_model.errors import Conflict, Fenced, Invalid, Temporary, Unavailable
+from holdfast_model.manifest import OwnedLadder
 from holdfast_model.messages import Observation, ResultBatch
 from holdfast_model.names import GraphRef
 from holdfast_model.reconciler import (
     CloseIntent,
     Dispatch,
     Ended,
+    Found,
     ItemIntent,
     Look,
     Reconciler,
-    Record,
-    Settings,
     StepIntent,
     Turn,
 )
 from holdfast_model.reconciler.records import GateState
 from holdfast_store import keys
 from holdfast_store.commits import Op
-from holdfast_store.graphs import GraphStore
-from holdfast_store.kv import Changed
+from holdfast_store.kv import Changed, Cmd
+from holdfast_store.records import META_LADDERS
 from holdfast_store.replica import Feed
 
-from .catalog import Budget, Catalog, QueueKey, Room
+from . import planning
+from .catalog import QueueKey, Room
 from .effects import Effects
-from .inbox import Taken, read_entry
+from .inbox import Reports, read_entry
+from .loading import NOTHING, Tools, aside, load
+from .phasing import Phases
 from .relay import Relay
-from .settings import PlannerSettings
-from .writing import Forget, MovedOnError, decode_intent, turn_cmds
+from .resting import META_RESTED, note_of
+from .writing import GraphTurn, MovedOnError, turn_cmds
 
 log = logging.getLogger("holdfast.planner")
 
 T = TypeVar("T")
 Input = Callable[[Reconciler, float], object]
-_record = msgspec.json.Decoder(Record).decode
+_ladders = msgspec.json.Decoder(tuple[OwnedLadder, ...]).decode
 _RETRY = 0.25
-_LARGE = 5000
-"""From so many nodes on the reconciler works in a thread, so that everybody else's turns go on."""
 _INBOX_PAGE = 500
-_NOTHING = (None, b"deleted")  # never admitted, or gone
-
-
-class Tools(msgspec.Struct, frozen=True):
-    """What every hosted graph works with."""
-
-    bus: Bus
-    store: GraphStore
-    catalog: Catalog
-    budget: Budget
-    settings: PlannerSettings
-    clock: Callable[[], float]
-    new_id: Callable[[], str]
 
 
 class HostedGraph:
-    """See the module. ``lost`` is called when the host ends by itself: fenced off (True) or by a failure (False)."""
+    """See the module. ``lost`` is called when the host ends by itself: for good (fenced off, or at
+    rest: True) or by a failure (False)."""
 
     def __init__(self, ref: GraphRef, epoch: int, tools: Tools, lost: Callable[[GraphRef, bool], None]) -> None:
         self.ref = ref
@@ -84,14 +72,19 @@ class HostedGraph:
         self._wake_at: float | None = None
         self._inbox_after = ""
         self._unserved: set[str] = set()
+        self._reports = Reports()
         self._done: list[str] = []
         self._batches: dict[str, QueueKey] = {}
         self._summary = b""
         self._effects = Effects(self, tools)
         self._relay = Relay(ref, tools.store, tools.bus)
         self._room = Room(tools.budget, self.wake)
+        self._phases = Phases(ref, tools.store)
         self._feed: Feed | None = None
         self._task: asyncio.Task[None] | None = None
+        self._marked = False  # the store may say that the graph is at rest
+        self._resting = False
+        self.used_at = tools.clock()
         self.reconciler: Reconciler | None = None
         self.loaded = asyncio.Event()
 
@@ -114,17 +107,72 @@ class HostedGraph:
         for key in self._batches.values():
             self._tools.budget.give_back(key)
         self._batches.clear()
-        if self._feed is not None:
-            self._feed.graph.tracking = False
-            self._feed.graph.drain()
-            self._feed.close()
+        self._close_feed()
+
+    def _close_feed(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
+
+    # ---- rest
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes and tombstones it holds in memory."""
+        core = self.reconciler.core if self.reconciler is not None else None
+        return len(core.units) + len(core.graves) if core is not None else 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing came, nothing is under way: it may be unloaded."""
+        inward = self._inputs or self._acks or self._stale or self._unserved or self._done or self._woken.is_set()
+        outward = self._effects.busy or self._batches
+        return self.loaded.is_set() and not inward and not outward
+
+    def rest(self) -> None:
+        """Unload it, unless something comes in between."""
+        self._resting = True
+        self.wake()
+
+    async def _rest(self) -> bool:
+        """Note that the graph is at rest, and end. What came meanwhile (or failed) keeps it loaded; then the note goes
+        with its next turn."""
+        self._resting = False
+        tools, reconciler = self._tools, self.reconciler
+        note = note_of(reconciler, self._wake_at, tools.clock()) if reconciler is not None and self.idle else None
+        if note is None:
+            return False
+        self._marked = True
+        written: Cmd = ("HSET", keys.meta(self.ref), META_RESTED, msgspec.json.encode(note))
+        try:
+            await tools.store.turn(
+                self.ref, epoch=self.epoch, cmds=[written], at_version=note.version, turn_id=tools.new_id()
+            )
+            if note.wake_at is not None:
+                await tools.store.set_due(self.ref, note.wake_at)
+            pending = await tools.store.pending(self.ref)
+            ((_, version, letters),) = await tools.store.at_rest([self.ref], META_RESTED)
+        except (Changed, Temporary):
+            self.hint()
+            return False
+        if pending or letters or version != note.version or not self.idle:
+            self.hint()
+            return False
+        self._close_feed()
+        self._lost(self.ref, True)
+        return True
 
     async def _run(self) -> None:
         try:
             await self._load_until_done()
+            await self._turn()  # nobody is answered before everything is decided
+            self.loaded.set()
+            self.ask_after_items()
             while True:
                 await self._wait()
                 await self._turn()
+                if self._resting and await self._rest():
+                    return
         except Fenced as error:
             log.warning("%s", error)
             self._lost(self.ref, True)
@@ -142,8 +190,9 @@ class HostedGraph:
             return
         settings = self._tools.settings
         pause = settings.poll_interval
-        if self._wake_at is not None:
-            pause = min(pause, max(0.0, self._wake_at - self._tools.clock()))
+        for at in (self._wake_at, self._reports.due):
+            if at is not None:
+                pause = min(pause, max(0.0, at - self._tools.clock()))
         try:
             async with asyncio.timeout(pause):
                 await self._woken.wait()
@@ -159,12 +208,14 @@ class HostedGraph:
 
     def hint(self) -> None:
         """The graph's version or inbox may have moved."""
+        self.used_at = self._tools.clock()
         self._stale = True
         self._woken.set()
 
     def give(self, feed: Input, ack: Callable[[], Awaitable[None]] | None = None) -> None:
         """Queue an input; ``ack`` is called once the turn that took it is committed."""
         self._inputs.append(feed)
+        self.used_at = self._tools.clock()
         if ack is not None:
             self._acks.append(ack)
         self._woken.set()
@@ -181,8 +232,18 @@ class HostedGraph:
     def observed(self, look: Look, seen: Mapping[str, Observation]) -> None:
         self.give(lambda r, now: r.on_observed(now, look, seen))
 
+    def found(self, look: Look, found: Found) -> None:
+        self.give(lambda r, now: r.on_found(now, look, found))
+
+    async def search(self, type: str) -> Found:
+        """What is there of a type that this graph does not know of; for people, nothing follows from it."""
+        return await self._effects.search(type)
+
     def catalog_changed(self) -> None:
         self.give(lambda r, now: r.on_catalog(now, self._tools.catalog.infos))
+
+    def preferences_changed(self) -> None:
+        self.give(lambda r, now: r.on_preferences(now, *self._tools.preferences.of(self.ref.tenant)))
 
     def item_opened(self, request: str, workitem: str) -> None:
         self.give(lambda r, now: r.on_item_opened(now, request, workitem))
@@ -198,8 +259,8 @@ class HostedGraph:
     async def _load_until_done(self) -> None:
         while True:
             try:
-                await self._load()
-                self.loaded.set()
+                async with self._tools.loading:
+                    await self._load()
                 return
             except Unavailable as error:
                 log.warning("graph %s cannot be loaded yet: %s", self.ref, error)
@@ -210,38 +271,11 @@ class HostedGraph:
         await store.raise_epoch(ref, self.epoch)
         if self._feed is None:
             self._feed = await store.feed(ref)
-        graph = self._feed.graph
-        graph.tracking = True
-        meta = await store.meta(ref)
-        todo = {f: decode_intent(f, raw) for f, raw in (await store.todo(ref)).items()}
-        records: dict[str, Record] = {}
-        async for page in store.state_pages(ref):
-            records.update((field, _record(raw)) for field, raw in page.items())
-        await store.refresh(ref)
-        graph.drain()
-        nodes, gone, version = dict(graph.nodes), list(graph.gone.values()), graph.version
-        settings = Settings(
-            start_within=tools.settings.start_within,
-            grace=tools.settings.grace,
-            no_provisioner_after=tools.settings.no_provisioner_after,
-        )
-        incarnation = meta.get("incarnation", b"").decode()
-        reconciler = Reconciler(ref, incarnation, self.epoch, tools.new_id, settings)
-        now = tools.clock()
-        reconciler.on_catalog(now, tools.catalog.infos)
-        load = partial(
-            reconciler.load, now, nodes, gone, records, todo,
-            counter=int(meta.get("counter", b"0")),
-            paused=meta.get("paused") == b"1",
-            converged=meta.get("status") == b"converged",
-        )  # fmt: skip
-        await _aside(len(nodes) + len(records), load)
-        reconciler.version = version
-        reconciler.deleting = meta.get("status") == b"deleting"
-        reconciler.deleted = meta.get("status") in _NOTHING
-        self.reconciler = reconciler
-        for field, intent in todo.items():
-            self._resume(reconciler, field, intent)
+        loaded = await load(tools, ref, self.epoch, self._feed, self._phases)
+        self._marked = loaded.rested
+        self.reconciler = loaded.reconciler
+        for field, intent in loaded.todo.items():
+            self._resume(loaded.reconciler, field, intent)
         self._stale = True
         self._woken.set()
 
@@ -265,19 +299,28 @@ class HostedGraph:
         if self._stale:
             self._stale = False
             inputs += await self._patiently(self._look_for_news)
+        inputs += self._reports.ready(tools.clock())
         while True:
             now = tools.clock()
             await self._take_graph(reconciler, now)
             for feed in inputs:
                 feed(reconciler, now)
             reconciler.on_time(now)
-            await _aside(reconciler.undecided, reconciler.settle)
+            await aside(reconciler.undecided, reconciler.settle)
             turn = reconciler.finish(now, self._room)
             try:
                 if turn.writes or turn.served or self._done:
                     await self._commit(reconciler, turn)
             except (Changed, MovedOnError):
                 reconciler.rollback(turn)
+                await self._patiently(self._refresh)
+                continue
+            except Invalid as error:
+                if turn.enter is None:
+                    raise
+                log.warning("graph %s cannot enter the next phase of %r yet: %s", self.ref, turn.enter.owner, error)
+                reconciler.rollback(turn)
+                reconciler.on_phase_refused(turn.enter.owner, error.message)
                 await self._patiently(self._refresh)
                 continue
             break
@@ -305,10 +348,14 @@ class HostedGraph:
         await self._read_standing()
         entries = await self._tools.store.inbox(self.ref, self._inbox_after, _INBOX_PAGE)
         inputs: list[Input] = []
-        for entry in entries:
+        known: set[str] = set()
+        read = [(entry, read_entry(entry, known)) for entry in entries]
+        known |= await self._tools.store.faults_known(self.ref, [f for _, t in read for f in t.faults])
+        for entry, taken in read:
             self._inbox_after = entry.id
-            taken: Taken = read_entry(entry)
-            if taken.feed is not None:
+            if taken.feed is not None and taken.deferred:
+                self._reports.arrived(taken.feed)
+            elif taken.feed is not None:
                 inputs.append(taken.feed)
             if taken.deferred:
                 self._unserved.add(entry.id)
@@ -319,14 +366,17 @@ class HostedGraph:
         return inputs
 
     async def _read_standing(self) -> None:
-        """An admission may have begun a deletion, ended one, or created the graph anew."""
+        """An admission may have begun a deletion, ended one, created the graph anew, or brought ladders."""
         reconciler = self.reconciler
         assert reconciler is not None
-        (found,) = await self._tools.store.kv.run(("HMGET", keys.meta(self.ref), "status", "incarnation"))
+        fields = ("status", "incarnation", META_LADDERS, planning.META_DOMAINS)
+        (found,) = await self._tools.store.kv.run(("HMGET", keys.meta(self.ref), *fields))
         reconciler.deleting = found[0] == b"deleting"
-        reconciler.deleted = found[0] in _NOTHING
+        reconciler.deleted = found[0] in NOTHING
         if found[1] is not None:
             reconciler.core.incarnation = found[1].decode()
+        reconciler.on_ladders(_ladders(found[2]) if found[2] else ())
+        reconciler.on_domains(planning.domains_in(found[3]))
 
     async def _take_graph(self, reconciler: Reconciler, now: float) -> None:
         assert self._feed is not None
@@ -334,23 +384,35 @@ class HostedGraph:
         self._feed.take()
         if graph.version == reconciler.version:
             return
-        nodes, gone = graph.drain()
+        while True:
+            standings, members = await self._patiently(partial(self._phases.read, graph, reconciler, self._refresh))
+            at = graph.version
+            await self._patiently(self._read_standing)  # the version may be that of a deletion
+            if graph.version == at:  # or the phases are those of an older one
+                break
+        self._feed.take()
+        nodes, gone = self._feed.drain()
         reconciler.version = graph.version
-        await _aside(len(nodes) + len(gone), partial(reconciler.on_graph, now, nodes, gone))
+        await aside(len(nodes) + len(gone), partial(reconciler.on_graph, now, nodes, gone))
+        reconciler.on_phases(now, standings, members)
 
     async def _commit(self, reconciler: Reconciler, turn: Turn) -> None:
         tools, ref = self._tools, self.ref
         served = [tag for tag in turn.served if tag in self._unserved]
         summary = self._summarise(reconciler)
-        cmds = await _aside(len(turn.rows), partial(turn_cmds, ref, turn, [*self._done, *served], summary))
+        phased_at = reconciler.version + 1 if turn.enter is not None else self._phases.version
+        make = partial(turn_cmds, ref, turn, [*self._done, *served], summary, phased_at)
+        cmds = await aside(len(turn.rows), make)
         turn_id = tools.new_id()
-        if not turn.forget and not cmds:
+        if not turn.changes_graph and not cmds:
             return
+        if self._marked:
+            cmds.append(("HDEL", keys.meta(ref), META_RESTED))
 
         async def write() -> None:
-            if turn.forget:
-                change = Forget(ref, self.epoch, reconciler.version, turn, cmds)
-                await tools.store.commit(ref, Op(turn_id, "planner", "removed"), change, weight=len(turn.forget))
+            if turn.changes_graph:
+                change = GraphTurn(ref, self.epoch, reconciler.version, turn, cmds, turn_id, tools.clock())
+                await tools.store.commit(ref, Op(turn_id, *turn.reason), change, weight=turn.weight)
             else:
                 at = reconciler.version if turn.fenced_by_version else None
                 await tools.store.turn(ref, epoch=self.epoch, cmds=cmds, at_version=at, turn_id=turn_id)
@@ -364,10 +426,11 @@ class HostedGraph:
             except (Unavailable, Conflict, Temporary) as error:
                 log.warning("a turn of graph %s cannot be written yet: %s", ref, error)
                 await asyncio.sleep(error.retry_after or _RETRY)
+        self._marked = False
         self._unserved.difference_update(served)
         if summary is not None:
             self._summary = summary
-        if turn.forget:
+        if turn.changes_graph:
             self.wake()
 
     def _summarise(self, reconciler: Reconciler) -> bytes | None:
@@ -394,9 +457,9 @@ class HostedGraph:
                 self._effects.call_off(field[2:])
             elif isinstance(intent, ItemIntent | CloseIntent):
                 self._effects.item(intent)
-        if turn.events or turn.faults:
+        if turn.events or turn.faults or turn.heralds:
             self._relay.kick()
-        budget.share()
+        budget.share(self.wake)
 
     def ask_after_items(self) -> None:
         """Poll open WorkItems: the net under lost events."""
@@ -410,8 +473,3 @@ class HostedGraph:
     def kick_relay(self) -> None:
         """Another process put events into the outbox."""
         self._relay.kick()
-
-
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    """What takes long is done in a thread. Only its own turns change a reconciler, and they wait for this."""
-    return await asyncio.to_thread(work) if size >= _LARGE else work()

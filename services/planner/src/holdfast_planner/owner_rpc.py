@@ -11,7 +11,6 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from holdfast_bus import Bus, subjects
-from holdfast_bus.answering import answer
 from holdfast_model.errors import Invalid, Unavailable
 from holdfast_model.names import GraphRef
 
@@ -43,6 +42,10 @@ class OwnerRpc:
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def open(self, partition: int, host: Host) -> None:
+        """Answer requests about the partition's graphs; does nothing when that is done already."""
+        if partition in self._open:
+            return
+
         async def receive(message: Msg) -> None:
             task = asyncio.create_task(self._serve(message, host))
             self._tasks.add(task)
@@ -74,5 +77,5 @@ class OwnerRpc:
                 raise Unavailable(f"graph {ref} is still being loaded", retry_after=1.0) from error
             return await verb(graph, body)
 
-        reply = await answer(handle, message.data, message.subject, self._bus.client.max_payload)
-        await message.respond(reply)
+        reply, headers = await self._bus.answer(handle, message.subject, message.data, message.headers)
+        await self._bus.client.publish(message.reply, reply, headers=headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
+from holdfast_model.blueprint import DEFAULT_OWNER
 from holdfast_model.names import GraphRef, graph_ref
 
 
@@ -25,10 +26,12 @@ class _OfGraph(_Strict, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Apply(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """apply, plan: the blueprint as JSON, as it would be published. ``wait``: seconds until an answer is due."""
+    """apply, plan: the blueprint as JSON, as it would be published. ``wait``: seconds until an answer is due.
+    ``after``: only if no blueprint of the graph was published since this sequence (see ``OfOwner.to_change``)."""
 
     blueprint: Raw
     wait: float = 30.0
+    after: int | None = None
 
 
 class Delete(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +41,14 @@ class Delete(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
     wait: float = 30.0
 
 
+class OfOwner(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """blueprint: the newest document of one owner. ``to_change``: with the sequence after which it may be applied
+    changed (``Apply.after``), so that nobody's version is overwritten unseen."""
+
+    name: str = DEFAULT_OWNER
+    to_change: bool = False
+
+
 class Get(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """get: rows of nodes, by id or in pages. ``only``: ``not_ready`` leaves out what is as declared."""
 
@@ -45,6 +56,13 @@ class Get(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
     after: str = ""
     limit: int = 500
     only: str = ""
+
+
+class Import(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """import: what is there of one type, or of all that can be searched for, as a blueprint of the owner ``name``."""
+
+    type: str = ""
+    name: str = "imported"
 
 
 class OfNode(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,6 +80,31 @@ class Log(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     after: str = ""
     limit: int = 100
+
+
+class OfPreference(_Strict, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """pref_get, pref_unset: ``desiredstate.resync.<type>``, of the tenant or (``platform``) of everybody."""
+
+    name: str
+    platform: bool = False
+
+
+class SetPreference(OfPreference, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """pref_set: a duration (``30s``, ``PT5M``, seconds)."""
+
+    value: str | int | float
+
+
+class AnyOfGraph(msgspec.Struct, frozen=True):
+    """The part of a request that names its graph; the rest is for the graph's owner to judge."""
+
+    tenant: str = ""
+    graph: str = ""
+
+    @property
+    def ref(self) -> GraphRef:
+        """The checked graph; raises Invalid."""
+        return graph_ref(self.tenant, self.graph)
 
 
 class Anything(msgspec.Struct, frozen=True):

@@ -9,6 +9,8 @@ import msgspec
 
 from holdfast_model.errors import Invalid, Problem
 from holdfast_model.messages import NodeDeclaration
+from holdfast_model.plain import Unreadable, plain
+from holdfast_model.references import find, pointer_of
 
 _MAX_PROBLEMS = 20
 
@@ -19,20 +21,34 @@ class SpecSchemas:
     def __init__(self) -> None:
         self._compiled: dict[bytes, jsonschema_rs.Validator | None] = {}
 
-    def check_nodes(self, nodes: Sequence[NodeDeclaration], schemas: Mapping[str, dict[str, object] | None]) -> None:
-        """Raises Invalid with a pointer for each spec that its type's schema refuses."""
+    def check_nodes(
+        self,
+        nodes: Sequence[NodeDeclaration],
+        schemas: Mapping[str, dict[str, object] | None],
+        place: str = "/nodes",
+    ) -> None:
+        """Raises Invalid with a pointer for each spec that its type's schema refuses. The nodes stand at ``place``.
+
+        What a reference will be replaced by is left to the domain.
+        """
         problems: list[Problem] = []
         validators = {name: self._validator(schema) for name, schema in schemas.items() if schema}
         for i, node in enumerate(nodes):
             validator = validators.get(node.type)
             if validator is None:
                 continue
-            spec = msgspec.json.decode(node.spec)
+            try:
+                spec = plain(node.spec)
+            except Unreadable as wrong:
+                problems.append(Problem(f"{place}/{i}/spec{wrong.place}", str(wrong)))
+                continue
             if validator.is_valid(spec):
                 continue
+            references = tuple(f"{at}/" for at, _ in find(spec))
             for error in validator.iter_errors(spec):
-                path = "".join(f"/{_escape(part)}" for part in error.instance_path)
-                problems.append(Problem(f"/nodes/{i}/spec{path}", error.message))
+                path = pointer_of(error.instance_path)
+                if not f"{path}/".startswith(references):  # its value is not known yet
+                    problems.append(Problem(f"{place}/{i}/spec{path}", error.message))
             if len(problems) >= _MAX_PROBLEMS:
                 break
         if problems:
@@ -48,8 +64,3 @@ class SpecSchemas:
             except (jsonschema_rs.ValidationError, ValueError):
                 self._compiled[key] = None
         return self._compiled[key]
-
-
-def _escape(part: str | int) -> str:
-    """A reference token of a JSON pointer (RFC 6901)."""
-    return str(part).replace("~", "~0").replace("/", "~1")
