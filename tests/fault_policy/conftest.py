@@ -35,7 +35,7 @@ from holdfast_store.graphs import GraphStore
 from holdfast_store.kv import Cmd
 from holdfast_store.records import fault_cmds
 from holdfast_store.redis_kv import RedisKv
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from .ladders_of_pipeline import LADDERS, STAGES
 
@@ -112,10 +112,11 @@ class Shop:
             await self.raise_faults(self.fault(f"fault-{self._number}", node, **more))
             await self.quiet()
 
-    async def recover(self, node: str = "ingest", episode: str = "e1") -> None:
-        """What a turn writes and tells when a node is as declared again; returns when it was heard."""
+    async def recover(self, node: str = "ingest", episode: str = "e1", now: str = "") -> None:
+        """What a turn writes and tells when a node is as declared again; returns when it was heard. ``now``: the
+        episode that has begun since."""
         self._number += 1
-        await self.state(node, episode="")
+        await self.state(node, episode=now)
         data = {"node": node, "nodeType": "ingestion", "episode": episode, "failures": 4}
         event = Event(
             f"recovered-{self._number}", Family.NODE, "recovered", self.ref.tenant, self.ref.graph, 2.0, data, node=node
@@ -123,7 +124,7 @@ class Shop:
         await self.bus.publish_event(event)
         await self.quiet()
 
-    async def quiet(self, within: float = 15.0) -> None:
+    async def quiet(self, within: float = LIMIT) -> None:
         """Wait until the service has acknowledged everything that was announced."""
         await eventually(self._all_acknowledged, within, every=0.005)
 
@@ -131,7 +132,10 @@ class Shop:
         js = self.bus.js
         for durable in (FAULT_POLICY, FAULT_POLICY_EVENTS):
             info = await js.consumer_info(durable.stream, durable.name)
-            if info.num_pending or info.num_ack_pending:
+            # What waits is counted a moment after it is stored; the floor never runs ahead.
+            last = await self.bus.last_on(durable.stream, durable.filters[0] if durable.filters else ">")
+            floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
+            if info.num_pending or info.num_ack_pending or floor < last:
                 return False
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,14 +11,15 @@ import pytest
 from nats.aio.msg import Msg
 
 from holdfast_bus import subjects
-from holdfast_fault_policy.policy import own_namespace
+from holdfast_bus.streams import FAULT_POLICY
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.errors import HoldfastError, Permanent, to_body
+from holdfast_model.errors import HoldfastError, Permanent, Temporary, to_body
 from holdfast_model.fault_engine import EvaluateReply, EvaluateRequest
 from holdfast_model.ladders import UNRESOLVED
 from holdfast_model.manifest import AddNode as RungNode
-from holdfast_model.manifest import Ladder, Rung
+from holdfast_model.manifest import Ladder, OwnedLadder, Rung
 from holdfast_model.mutations import AddNode, RemoveNode, declaration
+from holdfast_model.policies import own_namespace
 from holdfast_model.rows import Gating
 from holdfast_model.thresholds import Tally
 from holdfast_store import keys
@@ -127,7 +129,7 @@ async def test_a_late_recovery_leaves_the_next_episode_alone(shop: Shop, running
     await shop.state("ingest", episode="e2")
     await shop.fail(times=4, episode="e2")
 
-    await shop.recover(episode="e1")
+    await shop.recover(episode="e1", now="e2")
 
     assert await shop.count() == 4
     assert "ai-review-ingest" in await shop.graph()
@@ -176,6 +178,23 @@ async def test_a_fault_that_no_message_delivered_is_swept_up(shop: Shop, service
     assert "ai-review-ingest" in await shop.graph()
 
 
+async def test_a_fault_whose_message_a_killed_replica_holds_is_handled_when_the_service_starts(
+    shop: Shop, service: Service
+) -> None:
+    # Given messages that were delivered to a reader that is gone
+    await shop.raise_faults(*[shop.fault(f"f{i}", time=time.time()) for i in range(4)])
+    gone = await shop.bus.js.pull_subscribe_bind(FAULT_POLICY.name, FAULT_POLICY.stream)
+    assert len(await gone.fetch(4)) == 4
+    await gone.unsubscribe()
+
+    # Then nobody waits until they are delivered again
+    async with service():
+        await eventually(lambda: _nothing_left(shop), within=FAULT_POLICY.ack_wait / 2)
+
+    assert await shop.count() == 4
+    assert "ai-review-ingest" in await shop.graph()
+
+
 async def test_the_sweep_drops_counts_of_nodes_that_left_silently(shop: Shop, service: Service) -> None:
     async with service(fault_sweep_interval=0.05):
         await shop.fail(times=2)
@@ -199,6 +218,22 @@ async def test_a_conflict_drops_the_mutations_of_that_fault_and_is_told_once(sho
     assert (await shop.count(namespace="one"), await shop.unhandled()) == (1, [])
 
 
+async def test_ladders_that_want_the_same_add_it_once(shop: Shop, running: None) -> None:
+    def adds(name: str) -> Ladder:
+        return Ladder(
+            name, ["PROVISION_FAILED"], [Rung("true", RungNode("human-review-{node}", "human-review", "ALL"))]
+        )
+
+    await shop.announce([adds("one"), adds("two")])
+
+    await shop.fail()
+
+    assert await shop.told() == []
+    assert "human-review-ingest" in await shop.graph()
+    assert [await shop.count(namespace=name) for name in ("one", "two")] == [1, 1]
+    assert await shop.unhandled() == []
+
+
 async def test_a_domains_own_policy_is_asked_and_what_does_not_fit_is_dropped(shop: Shop, running: None) -> None:
     await shop.announce([], evaluates=True)
     asked: list[EvaluateRequest] = []
@@ -213,6 +248,29 @@ async def test_a_domains_own_policy_is_asked_and_what_does_not_fit_is_dropped(sh
     assert (asked[0].count, asked[0].node.id, asked[0].fault.node) == (1, "ingest", "ingest")
     assert (await shop.graph()).nodes["spare"].owner == "policy:pipeline"
     assert await shop.count(namespace=own_namespace("pipeline")) == 1
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_the_newest_version_of_a_policy_is_asked_and_an_older_one_only_where_that_does_not_come(
+    shop: Shop, running: None, comes: bool
+) -> None:
+    await shop.announce([], evaluates=True)
+    asked: list[str] = []
+
+    async def evaluate(body: bytes) -> EvaluateReply:
+        request = msgspec.json.decode(body, type=EvaluateRequest)
+        asked.append(request.domain_version)
+        if request.domain_version and not (comes and len(asked) > 2):
+            raise Temporary("an older version leaves this to a newer one", retry_after=0.01)
+        return EvaluateReply([AddNode(declaration("spare", "ingestion", {"x": 1}))])
+
+    await _answer(shop, evaluate)
+    await shop.fail()
+
+    assert "spare" in await shop.graph()
+    assert set(asked[:-1]) == {"1.0"}
+    assert asked[-1] == ("1.0" if comes else "")
+    assert await shop.told() == []
 
 
 @pytest.mark.parametrize("how", ["nobody", "error", "garbage"])
@@ -244,6 +302,21 @@ async def test_ladders_of_the_graph_replace_those_of_the_domain(shop: Shop, runn
     await shop.fail()
 
     assert "mine-ingest" in await shop.graph()
+
+
+async def test_ladders_of_a_blueprint_look_after_the_nodes_that_it_declares(shop: Shop, running: None) -> None:
+    once = OwnedLadder(
+        NAMESPACE, ["PROVISION_FAILED"], [Rung("true", RungNode("mine-{node}", "human-review"))], owner="other"
+    )
+    await shop.kv.run(("HSET", keys.meta(shop.ref), "ladders", msgspec.json.encode([once])))
+    await shop.declare({"theirs": "ingestion"}, owner="other")
+    await shop.state("theirs")
+
+    await shop.fail()
+    await shop.fail(node="theirs")
+
+    assert {n for n in (await shop.graph()).nodes if "mine" in n} == {"mine-theirs"}
+    assert (await shop.count(), await shop.count("theirs")) == (1, 1)
 
 
 async def test_a_node_whose_type_nobody_claims_is_left_alone(shop: Shop, running: None) -> None:
@@ -281,6 +354,27 @@ class _Apply:
     def apply(self, graph: DesiredGraph, reads: list[Any]) -> Extra:
         graph.apply(self._mutation, self._owner)
         return Extra()
+
+
+async def test_a_fault_of_a_new_episode_takes_the_reviews_of_the_old_one_along(shop: Shop, running: None) -> None:
+    await shop.fail(permanent=True)
+    assert "ai-review-ingest" in await shop.graph()
+    await shop.state("ingest", episode="e2")
+
+    await shop.fail(episode="e2")
+
+    assert "ai-review-ingest" not in await shop.graph()
+
+
+async def test_the_sweep_clears_up_after_an_episode_whose_end_nobody_heard(shop: Shop, service: Service) -> None:
+    async with service():
+        await shop.fail(permanent=True)
+    await shop.state("ingest", episode="e2")  # the node was changed while its fault was being handled
+
+    async with service(fault_sweep_interval=0.05):
+        await eventually(lambda: _counts_are(shop, {}))
+
+    assert "ai-review-ingest" not in await shop.graph()
 
 
 def _collector(into: list[bytes]) -> Callable[[Msg], Awaitable[None]]:

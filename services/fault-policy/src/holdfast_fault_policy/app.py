@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
+from collections.abc import Callable
 from importlib.metadata import version
 
 from holdfast_bus import Bus, ServiceApp
 from holdfast_bus.streams import FAULT_POLICY, FAULT_POLICY_EVENTS
 from holdfast_store.domains import Domains
 from holdfast_store.graphs import GraphStore
+from holdfast_store.kv import KvClient
 from holdfast_store.redis_kv import RedisKv
 
 from .catalog import Catalog
@@ -24,16 +27,29 @@ def build_app(settings: FaultPolicySettings) -> ServiceApp:
     """Everything wired, nothing connected."""
     bus = Bus(settings, SERVICE, version("holdfast-fault-policy"))
     kv = RedisKv(settings.redis_url)
-    store = GraphStore(kv)
-    catalog = Catalog(
-        Domains(kv, time.time), refresh=settings.fault_ladders_refresh, clock=time.monotonic, now=time.time
-    )
+    return compose(settings, bus, kv, time.time, lambda: uuid.uuid4().hex, random.Random())
+
+
+def compose(
+    settings: FaultPolicySettings,
+    bus: Bus,
+    kv: KvClient,
+    clock: Callable[[], float],
+    new_id: Callable[[], str],
+    rng: random.Random,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> ServiceApp:
+    """fault-policy on given clients. ``clock``: seconds since the epoch; ``new_id``: unique texts; ``rng``: jitter;
+    ``monotonic``: seconds that never go back.
+    """
+    store = GraphStore(kv, rng=rng, now=clock)
+    catalog = Catalog(Domains(kv, clock), refresh=settings.fault_ladders_refresh, clock=monotonic, now=clock)
     handlers = Handlers(
         store,
         catalog,
         bus,
-        now=time.time,
-        new_id=lambda: uuid.uuid4().hex,
+        now=clock,
+        new_id=new_id,
         evaluate_timeout=settings.fault_evaluate_timeout,
     )
     sweep = Sweep(
@@ -41,7 +57,7 @@ def build_app(settings: FaultPolicySettings) -> ServiceApp:
         handlers,
         interval=settings.fault_sweep_interval,
         age=settings.fault_sweep_age,
-        now=time.time,
+        now=clock,
     )
     bus.consume(FAULT_POLICY, concurrency=settings.fault_concurrency)(handlers.on_fault)
     bus.consume(FAULT_POLICY_EVENTS, concurrency=settings.fault_concurrency)(handlers.on_recovered)

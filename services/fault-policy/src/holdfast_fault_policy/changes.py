@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.errors import Invalid, NotFound
 from holdfast_model.events import Event, Fault
 from holdfast_model.fault_engine import Owned, PolicyFailure, policy_failed
 from holdfast_model.names import GraphRef
+from holdfast_model.policies import Answer, Case, Policies, Verdict, apply_all, audit, recovered, reviews_in, rule
+from holdfast_model.reconciler.records import Record
 from holdfast_model.thresholds import NodeCounts, decode_counts, encode_counts
 from holdfast_store import keys
 from holdfast_store.commits import Extra
 from holdfast_store.kv import Cmd
 from holdfast_store.records import fault_done_cmds
 
-from .policy import Answer, Case, Policies, Verdict, decode_records, recovered, reviews_in, rule
+from .watching import UNWATCHED, Watched
 
 _decode_fault = msgspec.json.Decoder(Fault).decode
 
 META_INCARNATION = "incarnation"
-META_LADDERS = "ladders"
-"""Field of ``meta`` that holds the ladders a blueprint brought along, as a JSON list."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -34,11 +33,12 @@ class Outcome(msgspec.Struct, frozen=True):
     applied: tuple[Owned, ...] = ()
     dropped: tuple[str, ...] = ()
     failure: PolicyFailure | None = None
+    told: bool = False
 
     @property
     def concerns_planner(self) -> bool:
         """Whether the owner of the graph has something to plan or to publish."""
-        return bool(self.applied) or self.failure is not None
+        return bool(self.applied) or self.failure is not None or self.told
 
 
 class FaultHandled:
@@ -48,7 +48,15 @@ class FaultHandled:
     epoch.
     """
 
-    def __init__(self, fault: Fault, policies: Policies, answer: Answer | None, now: float) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        policies: Policies,
+        answer: Answer | None,
+        now: float,
+        watched: Watched = UNWATCHED,
+    ) -> None:
+        self._watched = watched
         self._fault = fault
         self._policies = policies
         self._answer = answer
@@ -58,7 +66,7 @@ class FaultHandled:
     @property
     def watch(self) -> Sequence[str]:
         ref = self._fault.ref
-        return [keys.fault(ref, self._fault.id), keys.counts(ref)]
+        return [keys.fault(ref, self._fault.id), keys.counts(ref), *self._watched.keys(ref)]
 
     @property
     def reads(self) -> Sequence[Cmd]:
@@ -68,11 +76,12 @@ class FaultHandled:
             ("HGET", keys.counts(fault.ref), fault.node),
             ("HGET", keys.meta(fault.ref), META_INCARNATION),
             ("HMGET", keys.state(fault.ref), *self._asked),
+            *self._watched.reads(fault.ref),
         ]
 
     def case(self, graph: DesiredGraph, reads: list[Any]) -> Case | None:
         """The fault as it stands at this version of the graph; None when it has been handled."""
-        stored, counts, incarnation, rows = reads
+        stored, counts, incarnation, rows = reads[:4]
         if stored is None:
             return None
         records = decode_records(self._asked, rows)
@@ -92,16 +101,21 @@ class FaultHandled:
             return Extra(value=Outcome(), no_version=True)
         fault = case.fault
         ruling = rule(case, self._policies, self._answer)
-        applied, dropped = apply_all(graph, ruling.mutations)
         events: list[Event] = []
         if ruling.failure is not None:
             events.append(policy_failed(fault, ruling.failure, self._now))
+        wanted, failure, cmds = ruling.mutations, ruling.failure, []
+        if ruling.verdict is Verdict.COUNTED:
+            met = self._watched.meet(fault, graph, reads[4:], ruling.mutations, self._now)
+            wanted, cmds, failure = (*wanted, *met.mutations), met.cmds, failure or met.failure
+            events += met.events
+        applied, dropped = apply_all(graph, wanted)
         counted = counts_cmds(fault.ref, fault.node, case.counts, ruling.counts)
         return Extra(
-            cmds=[*counted, *fault_done_cmds(fault.ref, fault.id)],
+            cmds=[*counted, *cmds, *fault_done_cmds(fault.ref, fault.id)],
             events=events,
             mutations=audit(applied),
-            value=Outcome(ruling.verdict, applied, dropped, ruling.failure),
+            value=Outcome(ruling.verdict, applied, dropped, failure, bool(events)),
             no_version=True,
         )
 
@@ -160,20 +174,6 @@ class CountsEvicted:
         return Extra(cmds=[("HDEL", keys.counts(self._ref), *gone)] if gone else [], no_version=True)
 
 
-def apply_all(graph: DesiredGraph, wanted: Sequence[Owned]) -> tuple[tuple[Owned, ...], tuple[str, ...]]:
-    """Apply what fits the newest graph; returns that, and why the rest was dropped."""
-    applied: list[Owned] = []
-    dropped: list[str] = []
-    for owned in wanted:
-        try:
-            graph.apply(owned.mutation, owned.owner)
-        except (Invalid, NotFound) as error:
-            dropped.append(f"{type(owned.mutation).__name__} by {owned.owner}: {error.message}")
-        else:
-            applied.append(owned)
-    return tuple(applied), tuple(dropped)
-
-
 def counts_cmds(ref: GraphRef, node: str, before: NodeCounts, after: NodeCounts | None) -> list[Cmd]:
     """Write a node's counts if they changed; none left is no field."""
     if after == before:
@@ -183,6 +183,6 @@ def counts_cmds(ref: GraphRef, node: str, before: NodeCounts, after: NodeCounts 
     return [("HSET", keys.counts(ref), node, encode_counts(after))]
 
 
-def audit(applied: Sequence[Owned]) -> list[Any]:
-    """Mutations for the log, each with the owner in whose name it was applied."""
-    return [{**msgspec.json.decode(msgspec.json.encode(o.mutation)), "owner": o.owner} for o in applied]
+def decode_records(ids: Iterable[str], rows: Sequence[bytes | None]) -> dict[str, Record | None]:
+    """State rows by id, in the order in which they were asked for."""
+    return {i: msgspec.json.decode(r, type=Record) if r else None for i, r in zip(ids, rows, strict=True)}

@@ -11,23 +11,29 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from holdfast_bus import Inbound, subjects
+from holdfast_bus.asking import ask_domain
 from holdfast_model.errors import HoldfastError, Invalid
 from holdfast_model.events import Fault
-from holdfast_model.fault_engine import EvaluateReply, EvaluateRequest
+from holdfast_model.fault_engine import EvaluateReply
 from holdfast_model.names import GraphRef
+from holdfast_model.policies import Answer, Policies, is_over, question
 from holdfast_model.reconciler.records import Record
+from holdfast_model.thresholds import decode_counts
 from holdfast_store import keys
 from holdfast_store.commits import Op
 from holdfast_store.graphs import GraphStore
+from holdfast_store.records import META_LADDERS, fault_op
 from holdfast_store.replica import scan
 
 from .catalog import Catalog
-from .changes import META_LADDERS, CountsEvicted, EpisodeEnded, FaultHandled, Outcome
-from .policy import Answer, Policies, Verdict, own_namespace, standing
+from .changes import CountsEvicted, EpisodeEnded, FaultHandled, Outcome, decode_records
+from .watching import UNWATCHED, SituationsEnded, Watched
 
 log = logging.getLogger("holdfast.fault_policy")
 
 ACTOR = "fault-policy"
+_SITUATIONS = "\0situations"
+"""Takes the place of a node where situations of a graph are counted; ids of nodes hold no control characters."""
 
 _decode_fault = msgspec.json.Decoder(Fault).decode
 _decode_record = msgspec.json.Decoder(Record).decode
@@ -90,8 +96,16 @@ class Handlers:
             event = msgspec.json.decode(message.data, type=Recovered)
         except msgspec.DecodeError as error:
             raise Invalid(f"{message.subject}: does not tell which node recovered: {error}") from error
-        if event.episode:
-            await self.end_episode(ref, event.node, event.episode)
+        await self.end_situations(ref, event.node)
+        if not event.episode:
+            return
+        counts, row = await self._store.kv.run(
+            ("HGET", keys.counts(ref), event.node), ("HGET", keys.state(ref), event.node)
+        )
+        # A changed node begins a new episode without the old one having been told as over.
+        over = is_over(decode_counts(counts), _decode_record(row) if row else None)
+        for episode in {event.episode, *over}:
+            await self.end_episode(ref, event.node, episode)
 
     async def handle(self, ref: GraphRef, fault_id: str, announced: Fault | None = None) -> Outcome:
         """Handle a fault if nobody has. ``announced`` is what a message says of it; the store knows better."""
@@ -107,11 +121,12 @@ class Handlers:
         except msgspec.DecodeError as error:
             raise Invalid(f"fault {fault_id} of graph {ref} cannot be read: {error}") from error
         policies = await self._catalog.policies(fault.node_type, own)
-        async with self._turn(ref, fault.node):
+        watched = await self._watched(fault, policies)
+        async with self._turn(ref, fault.node), self._turn(ref, _SITUATIONS if watched else f"{fault.node}\0"):
             answer = await self._ask_domain(fault, policies)
-            change = FaultHandled(fault, policies, answer, self._now())
+            change = FaultHandled(fault, policies, answer, self._now(), watched)
             cause = f"{fault.type} of {fault.node!r} (fault {fault.id})"
-            committed = await self._store.commit(ref, Op(f"fault:{fault.id}", ACTOR, cause), change)
+            committed = await self._store.commit(ref, Op(fault_op(fault.id), ACTOR, cause), change)
         outcome = committed.value if isinstance(committed.value, Outcome) else Outcome()
         await self._tell(ref, cause, outcome)
         if outcome.applied and fault.episode:
@@ -132,15 +147,42 @@ class Handlers:
         if isinstance(committed.value, Outcome):
             await self._tell(ref, cause, committed.value)
 
-    async def evict(self, ref: GraphRef) -> None:
-        """Drop the counts of nodes that left the graph without a fault of theirs telling so."""
+    async def tidy(self, ref: GraphRef) -> None:
+        """Drop the counts of nodes that left the graph, and what is left of episodes whose end was not heard."""
+        await self.end_situations(ref)
         async for page in scan(self._store.kv, keys.counts(ref)):
             counted = [field.decode() for field in page]
-            (rows,) = await self._store.kv.run(("HMGET", keys.node(ref), *counted))
+            rows, states = await self._store.kv.run(
+                ("HMGET", keys.node(ref), *counted), ("HMGET", keys.state(ref), *counted)
+            )
             gone = [node for node, row in zip(counted, rows, strict=True) if row is None]
             if gone:
                 op = Op(f"evict:{self._new_id()}", ACTOR, "these nodes left the graph")
                 await self._store.commit(ref, op, CountsEvicted(ref, gone))
+            for (node, record), counts in zip(decode_records(counted, states).items(), page.values(), strict=True):
+                if node not in gone:
+                    for episode in is_over(decode_counts(counts), record):
+                        await self.end_episode(ref, node, episode)
+
+    async def end_situations(self, ref: GraphRef, recovered: str = "") -> None:
+        """End situations whose window has passed, or that the recovery of a node ends. Usually there is nothing."""
+        change = SituationsEnded(ref, self._now(), recovered)
+        (stored,) = await self._store.kv.run(*change.reads)
+        if not stored or not change.needed(stored):
+            return
+        async with self._turn(ref, _SITUATIONS):
+            op = Op(f"situations:{self._new_id()}", ACTOR, "situations that are over")
+            committed = await self._store.commit(ref, op, change)
+        if committed.value:
+            log.info("graph %s: situations that are over: %s", ref, ", ".join(committed.value))
+            await self._bus.hint(subjects.hint(ref.partition), str(ref).encode())
+
+    async def _watched(self, fault: Fault, policies: Policies) -> Watched:
+        """The situations in which a fault counts, by what its node is now."""
+        if not any(situation.covers(fault) for situation in policies.situations):
+            return UNWATCHED
+        graph = await self._store.refresh(fault.ref)
+        return Watched(*policies.zones(fault, graph.nodes.get(fault.node)))
 
     def _turn(self, ref: GraphRef, node: str) -> asyncio.Lock:
         return self._turns.setdefault((ref, node), asyncio.Lock())
@@ -158,18 +200,14 @@ class Handlers:
         change = FaultHandled(fault, policies, None, self._now())
         graph = await self._store.refresh(fault.ref)
         case = change.case(graph, await self._store.kv.run(*change.reads))
-        if case is None or standing(case) is not Verdict.COUNTED:
+        request = question(case, policies) if case is not None else None
+        if request is None:
             return None
-        tally = case.counts.get(own_namespace(policies.domain))
-        before = tally.count if tally is not None and tally.episode == fault.episode else 0
-        request = EvaluateRequest(
-            fault, graph.nodes[fault.node], before + 1, {i: r.state for i, r in case.reviews.items()}
-        )
-        subject = subjects.rpc_domain(policies.domain, "evaluate")
+        limit = self._evaluate_timeout
         try:
-            reply = await self._bus.request(subject, request, timeout=self._evaluate_timeout)
+            reply = await ask_domain(self._bus, policies.domain, "evaluate", request, timeout=limit, any_version=True)
             return Answer(tuple(msgspec.json.decode(reply, type=EvaluateReply).mutations))
-        except (HoldfastError, msgspec.DecodeError) as error:
+        except (HoldfastError, msgspec.DecodeError, RecursionError) as error:
             return Answer(error=f"the policy of domain {policies.domain!r} did not answer: {error}")
 
     async def _tell(self, ref: GraphRef, cause: str, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""The net under lost messages: faults that no message delivered, and counts of nodes that are gone."""
+"""The net under lost messages: faults that no message delivered, and what nodes and episodes left behind."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ log = logging.getLogger("holdfast.fault_policy")
 
 PAGE = 500
 """Faults of one graph taken in one sweep; the next sweep takes the next ones."""
+RETRY = 1.0
+"""Seconds after a sweep that the store did not allow."""
 
 
 class Sweep:
-    """Looks at every graph every ``interval`` seconds and handles faults older than ``age`` seconds.
+    """Looks at every graph at once and then every ``interval`` seconds, and handles faults older than ``age`` seconds.
 
-    Any replica may do it at any time: handling a fault twice is impossible. ``now``: seconds since the epoch.
+    Faults raised before this process began are taken whatever their age: their messages may be held for somebody who
+    was killed, and come again only after a while. Any replica may do it at any time: handling a fault twice is
+    impossible. ``now``: seconds since the epoch.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class Sweep:
         self._interval = interval
         self._age = age
         self._now = now
+        self._began = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin sweeping, one interval from now."""
+        """Begin sweeping."""
+        self._began = self._now()
         self._task = asyncio.create_task(self._run(), name="sweep of faults")
 
     async def stop(self) -> None:
@@ -66,21 +72,23 @@ class Sweep:
         for partition in range(PARTITIONS):
             for ref in await self._store.graphs(partition):
                 taken += await self._graph(ref)
-                await self._handlers.evict(ref)
+                await self._handlers.tidy(ref)
         return taken
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval)
+            pause = self._interval
             try:
                 taken = await self.turn()
             except Temporary as error:
                 log.warning("sweep of faults: %s", error)
+                pause = min(RETRY, self._interval)
             except Exception:  # one bad turn must not end all later ones
                 log.exception("sweep of faults failed")
             else:
                 if taken:
                     log.info("sweep: handled %d faults that no message delivered", taken)
+            await asyncio.sleep(pause)
 
     async def _graph(self, ref: GraphRef) -> int:
         taken = 0
@@ -108,7 +116,8 @@ class Sweep:
             return []
         bodies = await self._store.kv.run(*[("GET", keys.fault(ref, i)) for i in ids])
         found = {i: _raised_at(b) for i, b in zip(ids, bodies, strict=True)}
-        return sorted((i for i, at in found.items() if at <= self._now() - self._age), key=lambda i: found[i])
+        latest = max(self._began, self._now() - self._age)
+        return sorted((i for i, at in found.items() if at <= latest), key=lambda i: found[i])
 
 
 def _raised_at(body: bytes | None) -> float:
