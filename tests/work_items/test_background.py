@@ -138,12 +138,12 @@ async def test_a_loop_outlives_its_turns_failures_and_says_so() -> None:
     loop = Loop("a loop", turn, interval=60)
     await loop.start()
     try:
-        await eventually(lambda: len(turns) == 2, within=5)
+        await eventually(lambda: len(turns) == 2)
         with pytest.raises(Temporary, match="2 times"):
             await loop.check()
-        await eventually(lambda: len(turns) == 3, within=5)
+        await eventually(lambda: len(turns) == 3)
         loop.wake()
-        await eventually(lambda: len(turns) == 4, within=5)
+        await eventually(lambda: len(turns) == 4)
         await loop.check()
     finally:
         await loop.stop()

@@ -39,7 +39,7 @@ from holdfast_store.work_item_queries import WorkItemQueries
 from holdfast_store.work_items import WorkItemStore
 
 from .directory import Directory
-from .ids import new_id, well_formed
+from .ids import well_formed
 
 CONCURRENCY = 32
 MAX_PAGE = 1000
@@ -49,13 +49,15 @@ MAX_PAGE = 1000
 class Handlers:
     """One method for each verb; each takes a request's body and returns the reply.
 
-    ``changed`` is called after each commit, so that its events are published at once.
+    ``changed`` is called after each commit, so that its events are published at once. ``new_id`` makes an item's id
+    from the time.
     """
 
     store: WorkItemStore
     queries: WorkItemQueries
     directory: Directory
     clock: Callable[[], datetime]
+    new_id: Callable[[datetime], str]
     changed: Callable[[], None]
     defaults: Defaults
     operators: frozenset[str]
@@ -83,7 +85,7 @@ class Handlers:
     async def create(self, body: bytes) -> CreateReply:
         request = msgspec.json.decode(body, type=CreateWorkItem)
         check_label(request.tenant, "tenant", "/tenant")
-        id = new_id(self.clock())
+        id = self.new_id(self.clock())
         try:
             reply = await self.store.create(
                 request,
