@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
 import pytest
 
+from holdfast_model.errors import Temporary
 from holdfast_model.messages import Approval, Decision, Observation
 from holdfast_pipeline import specs
 from holdfast_pipeline.engine import Engine, EngineSettings, StageResult, StageTask
+from holdfast_pipeline.stores import StoreRef
 from holdfast_pipeline.tables import Table
+
+if TYPE_CHECKING:
+    from holdfast_testkit.objects import Bucket, S3Server
 
 TYPE_OF = {kind: name for name, kind in specs.SPEC_OF_TYPE.items()}
 
@@ -88,6 +98,22 @@ class World:
 
     def deprovision(self, node: str, spec: specs.StageSpec) -> None:
         self.engine.deprovision(self.task(node, spec))
+
+    def race(self, task: StageTask, at_once: int = 3) -> None:
+        """Provision the same step several times at once, and once more."""
+        start = Barrier(at_once)
+
+        def provision() -> None:
+            start.wait()
+            try:
+                self.engine.provision(task)
+            except Temporary:
+                return
+
+        with ThreadPoolExecutor(at_once) as pool:
+            for done in [pool.submit(provision) for _ in range(at_once)]:
+                done.result()
+        self.engine.provision(task)
 
     def folder(self, layer: str, name: str) -> Path:
         return self.settings.warehouse / self.tenant / self.graph / layer / name
@@ -182,6 +208,38 @@ class Shop:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
+
+
+def ref(bucket: Bucket, prefix: str = "") -> StoreRef:
+    return msgspec.convert(bucket.store(prefix), StoreRef)
+
+
+def use(world: World, *stores: StoreRef, tenant: str = "acme") -> World:
+    """Let a tenant use stores."""
+    known = {**world.settings.stores, tenant: stores}
+    world.settings = dataclasses.replace(world.settings, stores=known)
+    return world
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """A server of object stores, for all tests that do not stop it."""
+    from holdfast_testkit.objects import running  # it takes seconds to load
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield from running(patch)
+
+
+@pytest.fixture
+def lake(s3: S3Server) -> Bucket:
+    """A bucket of the test's own."""
+    return s3.bucket(f"lake-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def lakeside(tmp_path: Path, lake: Bucket) -> World:
+    """A world whose tenant may use ``s3://<lake>/acme`` besides its folder."""
+    return use(World(tmp_path), ref(lake, "acme"))
 
 
 @pytest.fixture

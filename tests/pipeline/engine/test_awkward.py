@@ -103,7 +103,7 @@ def test_a_quote_that_is_never_closed_is_refused_and_takes_no_rows_with_it(world
 
 def test_a_file_that_is_being_written_waits_and_a_half_written_line_is_refused(world: World) -> None:
     path = world.put("in/a.ndjson", '{"id": 1}\n{"id": 2, "na')
-    assert "row 1" in _refused(world, NDJSON)
+    assert "line 2" in _refused(world, NDJSON)
     path.write_text('{"id": 1}\n{"id": 2, "name": "x"}\n')
     world.provision("raw", NDJSON)
     assert world.rows("bronze", "raw", "id", "name") == [("1", None), ("2", "x")]
@@ -127,6 +127,36 @@ def test_one_endless_line_is_refused_with_its_place(world: World, kind: str, sta
     assert "longer than" in said
 
 
+_HELD = """
+import resource, sys
+import msgspec
+from pathlib import Path
+from holdfast_pipeline.engine import Engine, StageTask
+from holdfast_pipeline.tasks import EngineSettings
+
+task = msgspec.json.decode(sys.argv[3], type=StageTask)
+engine = Engine(EngineSettings(Path(sys.argv[1]), {task.tenant: (Path(sys.argv[2]),)}), lambda: 2e9)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(engine.provision(task).observation.detail)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson"])
+def test_one_endless_line_is_refused_in_bounded_memory(world: World, kind: str) -> None:
+    path = world.put(f"in/long.{kind}", {"csv": "id\n", "ndjson": '{"id": "'}[kind])
+    with open(path, "ab") as f:
+        for _ in range(50):
+            f.write(b"x" * 4_000_000)
+    task = world.task("raw", _csv() if kind == "csv" else NDJSON)
+    argv = [str(world.settings.warehouse), str(world.data), msgspec.json.encode(task).decode()]
+    child = subprocess.run([sys.executable, "-c", _HELD, *argv], check=False, timeout=60, capture_output=True)
+    assert child.returncode == 0, child.stderr
+    said, grown = child.stdout.decode().splitlines()
+    assert f"line {2 if kind == 'csv' else 1} is longer than" in said
+    assert int(grown) < 100_000  # kilobytes, for a line of 200 megabytes
+
+
 def test_values_of_many_types_in_one_column_stay_what_they_were(world: World) -> None:
     world.put("in/a.ndjson", '{"v": 1}\n{"v": "01"}\n{"v": 1.50}\n{"v": null}\n{"v": [1, 2]}\n{"v": true}\n')
     world.provision("raw", NDJSON)
@@ -146,14 +176,11 @@ def test_a_file_replaced_by_one_of_the_same_size_is_taken_anew(world: World) -> 
 
 
 def test_a_file_deleted_while_it_is_read_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given: the file goes after it was examined, right before its rows would be committed
+    # Given: the file goes after it was read, right before its rows would be committed
     path = world.put("in/a.csv", "id\n1\n")
-    calls: list[int] = []
 
     def vanishing(file: object, source: object) -> None:
-        calls.append(1)
-        if len(calls) == 2:
-            path.unlink()
+        path.unlink(missing_ok=True)
         assert_unchanged(file, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr("holdfast_pipeline.ingestion.assert_unchanged", vanishing)
@@ -186,12 +213,36 @@ def test_names_with_anything_in_them(world: World) -> None:
     assert {i for (i,) in world.rows("bronze", "raw", "id")} == {"0", "1", "2", "3", "99", "5", "6", "7", "8", "9"}
 
 
-def test_a_thousand_small_files_land_once(world: World) -> None:
-    for i in range(1000):
-        world.put(f"in/{i:04}.csv", f"id\n{i}\n")
-    world.provision("raw", _csv())
-    assert world.frame("bronze", "raw")["id"].cast(pl.Int64).sort().to_list() == list(range(1000))
-    assert world.table("bronze", "raw").version == 0
+def test_ten_thousand_small_files_land_once_whatever_happens_to_some(world: World) -> None:
+    # Given: ten thousand files, two of which are awkward
+    for i in range(10_000):
+        world.put(f"in/{i:05}.csv", f"id,name\n{i},n{i}\n")
+    world.put("in/00007.csv", "id,name\n")
+    world.put("in/00008.csv", 'id,name\n8,"n8\n')
+
+    # When
+    said = _refused(world, _csv())
+
+    # Then
+    assert "in/00008.csv: the quote that opens in line 2 is never closed" in said
+    frame = world.frame("bronze", "raw")
+    wanted = [i for i in range(10_000) if i not in (7, 8)]
+    assert frame["id"].cast(pl.Int64).sort().to_list() == wanted
+    assert frame.filter(pl.col("_file") != pl.format("in/{}.csv", pl.col("id").str.zfill(5))).height == 0
+    assert frame.filter(pl.col("name") != pl.format("n{}", pl.col("id"))).height == 0
+    assert frame["_row"].unique().to_list() == [0]
+
+    # And one that changes, one that is renamed and one that is repaired cost one commit, and no row twice
+    version = world.table("bronze", "raw").version
+    world.put("in/00000.csv", "id,name\n10000,n10000\n")
+    (world.data / "in/00001.csv").rename(world.data / "in/x.csv")
+    world.put("in/00008.csv", "id,name\n8,n8\n")
+    assert world.provision("raw", _csv()).observation.status is Status.PRESENT
+    frame = world.frame("bronze", "raw")
+    wanted = [i for i in range(1, 10_001) if i != 7]
+    assert frame["id"].cast(pl.Int64).sort().to_list() == wanted
+    assert frame.filter(pl.col("id") == "1")["_file"].to_list() == ["in/x.csv"]
+    assert world.table("bronze", "raw").version == version + 1
 
 
 def test_a_folder_that_appears_later_is_taken_then(world: World) -> None:
@@ -259,3 +310,16 @@ def test_good_files_land_beside_every_awkward_one(world: World, shop: Shop) -> N
     world.provision("orders-raw", shop.ingestion)
     assert {f for (f,) in world.rows("bronze", "orders-raw", "_file")} == {"orders/good.csv"}
     assert world.observe("orders-schema", shop.schema).hold
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_target_whose_mark_was_never_finished_is_still_the_sinks(
+    world: World, shop: Shop, content: str | None
+) -> None:
+    world.put("orders/a.csv", GOOD)
+    world.put("countries.csv", "country,region\nDE,Central\nFR,West\n")
+    world.put("out/report/.report.mark.tmp", "holdf")
+    if content is not None:
+        world.put("out/report/_holdfast", content)
+    shop.run(world)
+    assert world.observe("report", shop.sink()).status is Status.PRESENT

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast_pipeline import specs
-from holdfast_pipeline.cleansing import cleansed, deduplicated
+from holdfast_pipeline import duplicates, specs
+from holdfast_pipeline.cleansing import cleansed
+from holdfast_pipeline.duplicates import Places, copied, deduplicated
 
 from .conftest import World
 
@@ -66,14 +67,57 @@ def test_buckets_give_what_one_look_gives(
     how = specs.Deduplication(keys, keep, order)
 
     # When
-    whole, given_, kept = deduplicated(frame, how)
-    split, _, kept_split = deduplicated(frame, how, len(rows) + 3, bucket)
+    places, names = Places.of(frame), keys or ("id", "name", "price", "at")
+    whole, given_, kept = deduplicated(frame, how, names, places, len(rows))
+    split, _, kept_split = deduplicated(frame, how, names, places, len(rows) + 3, bucket)
 
     # Then
     one, other = whole.collect(), split.collect(engine="streaming")
     assert one.select("_file", "_row").rows() == other.select("_file", "_row").rows()
     assert sorted(one.select("_file", "_row").rows()) == _naive(rows, how)
     assert (given_, kept, kept_split) == (len(rows), one.height, one.height)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(_row, max_size=14), st.sampled_from([k for k in _KEYS if k]), st.sampled_from([1, 2, 5]))
+def test_copies_are_found_bucket_by_bucket(found: list[tuple[object, ...]], keys: tuple[str, ...], bucket: int) -> None:
+    given_ = [(*row, f"f{i % 3}", i // 3) for i, row in enumerate(found)]
+    frame = pl.DataFrame(given_, schema=SCHEMA, orient="row")
+    every = [tuple(map(_same, k)) for k in frame.select(keys).rows()]
+    expected = [None not in k and every.count(k) > 1 for k in every]
+    copies = copied(frame.lazy(), keys, len(found), bucket)
+    assert (copies is not None) == any(expected)
+    if copies is not None:
+        assert frame.lazy().select(copies.copy).collect(engine="streaming").to_series().to_list() == expected
+
+
+def test_uniqueness_of_many_keys_holds_no_more_than_a_bucket(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given: 2,000 ids, every second one in two files
+    for number in range(2):
+        rows = "\n".join(str(i) for i in range(0, 2000, 1 + number))
+        world.put(f"orders/{number}.csv", f"id\n{rows}\n")
+    world.provision("raw", specs.IngestionSpec(specs.Source("orders", "orders/*.csv", "csv")))
+    world.provision("clean", specs.CleanserSpec(specs.Input("raw", specs.INGESTION)))
+    held: list[int] = []
+    collected = duplicates.collected
+
+    def spy(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
+        found = collected(frame, name)
+        held.append(found.height)
+        return found
+
+    monkeypatch.setattr(duplicates, "collected", spy)
+    monkeypatch.setattr("holdfast_pipeline.duplicates.copied.__defaults__", (300,))
+    unique = specs.ValidatorSpec(specs.Input("clean", specs.CLEANSER), (specs.Check("id", "unique"),), 0.0)
+
+    # When
+    world.provision("valid", unique)
+
+    # Then: half of the first file's rows are good, and each look held a tenth of all rows or so
+    assert {int(str(i)) for (i,) in world.rows("silver", "valid", "id")} == set(range(1, 2000, 2))
+    assert len(world.rows("silver", "valid__quarantine")) == 2000
+    assert len(held) > 15
+    assert max(held) < 600
 
 
 def test_drops_are_counted_under_their_rules() -> None:
@@ -103,7 +147,7 @@ def test_a_table_of_many_buckets_is_deduplicated_like_a_small_one(
         rows = "\n".join(f"{i},{number}" for i in range(500))
         world.put(f"orders/{number}.csv", f"id,value\n{rows}\n")
     world.provision("raw", specs.IngestionSpec(specs.Source("orders", "orders/*.csv", "csv")))
-    monkeypatch.setattr("holdfast_pipeline.cleansing.deduplicated.__defaults__", (None, 100))
+    monkeypatch.setattr("holdfast_pipeline.duplicates.deduplicated.__defaults__", (100,))
     keep = specs.Deduplication(("id",), "last")
 
     # When

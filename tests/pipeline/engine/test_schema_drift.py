@@ -62,8 +62,8 @@ def test_a_misfit_is_held_the_good_land_and_the_schema_is_touched(world: World, 
         ("order_id,country\n1,DE\n", "missing amount"),
         ("order_id,amount,country,new\n1,1.00,DE,x\n", "not declared new"),
         ("order_id,amount,country\n1,abc,DE\n2,xyz,DE\n3,1.00,DE\n", "of another type amount"),
-        ("order_id,amount,country\n1,1.00,DE,too,many\n", "more fields"),
-        (b"order_id,amount,country\n1,1.00,\xff\xfe\n", "utf-8"),
+        ("order_id,amount,country\n1,1.00,DE,too,many\n", "line 2 has 5 values, the header has 3 names"),
+        (b"order_id,amount,country\n1,1.00,\xff\xfe\n", "line 2 is not UTF-8"),
     ],
 )
 def test_each_kind_of_misfit_is_held_and_named(world: World, shop: Shop, content: str | bytes, part: str) -> None:
@@ -99,7 +99,7 @@ def test_accept_takes_the_file_through_its_mapping_and_ends_the_hold(world: Worl
 
     # Then
     assert decided.observation.status is Status.PRESENT
-    assert [t.node for t in decided.touch] == ["orders-raw"]
+    assert [(t.node, t.observation.reason if t.observation else "") for t in decided.touch] == [("orders-raw", "stale")]
     assert (stale.status, stale.reason) == (Status.DRIFTED, "stale")
     assert _touched(result).status is Status.PRESENT
     assert world.rows("bronze", "orders-raw", "order_id", "amount") == [("7", "5.00"), ("8", "x")]
@@ -230,6 +230,20 @@ def test_accepting_an_unreadable_file_takes_what_can_be_read(world: World, shop:
     _decide(world, shop, "accept")
     assert _touched(world.provision("orders-raw", shop.ingestion)).status is Status.PRESENT
     assert _ids(world) == ["1", "2"]
+
+
+def test_an_accepted_unreadable_file_that_is_replaced_by_another_one_is_asked_about_anew(
+    world: World, shop: Shop
+) -> None:
+    """Also where the same is said of both: a byte in line 2."""
+    world.put("orders/b.csv", b"order_id,amount,country\n1,1.00,\xd6\n")
+    world.provision("orders-raw", shop.ingestion)
+    _decide(world, shop, "accept")
+    world.put("orders/b.csv", b"order_id,amount,country\n2,2.00,\xd6\n")
+    assert _touched(world.provision("orders-raw", shop.ingestion)).reason == "schema_drift"
+    _decide(world, shop, "accept")
+    assert _touched(world.provision("orders-raw", shop.ingestion)).status is Status.PRESENT
+    assert _ids(world) == ["2"]
 
 
 def test_a_new_contract_judges_held_files_anew(world: World, shop: Shop) -> None:

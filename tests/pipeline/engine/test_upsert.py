@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import cast
 
 import pytest
@@ -14,7 +12,7 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from holdfast_model.errors import Permanent, Temporary
+from holdfast_model.errors import Permanent
 from holdfast_model.messages import Status
 from holdfast_pipeline import specs
 from holdfast_pipeline.engine import PendingApproval
@@ -89,19 +87,7 @@ def test_racing_upserts_of_one_step_make_one_commit(world: World) -> None:
     _input(world, "a,x,1")
     world.provision("cube", _sink())
     _input(world, "a,x,2", "b,x,2")
-    task, start = world.task("cube", _sink(), key="same"), Barrier(3)
-
-    def provision() -> None:
-        start.wait()
-        try:
-            world.engine.provision(task)
-        except Temporary:
-            return
-
-    with ThreadPoolExecutor(3) as pool:
-        for done in [pool.submit(provision) for _ in range(3)]:
-            done.result()
-    world.engine.provision(task)
+    world.race(world.task("cube", _sink(), key="same"))
     assert (_target(world).version, world.table("gold", "cube").version) == (1, 1)
     assert _rows(world) == {("a", "x", 2), ("b", "x", 2)}
 

@@ -21,6 +21,8 @@ def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
     match task["do"]:
         case "echo":
             return json.dumps({"said": task.get("say"), "pid": os.getpid(), "parent": os.getppid()}).encode()
+        case "warm":
+            return os.environ.get("CHILD_JOBS_WARM", "").encode()
         case "count":
             for i in range(task["to"]):
                 send(str(i).encode())
@@ -31,6 +33,13 @@ def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
             os._exit(task["code"])
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "spend":
+            return str(len(bytearray(task["bytes"]))).encode()
+        case "pad":
+            frame = pl.LazyFrame({"a": ["a"] * task["times"]}).select(pl.col("a").str.pad_start(task["length"], "x"))
+            return str(frame.collect(engine="streaming").height).encode()
+        case "first":
+            return Path("/proc/self/oom_score_adj").read_bytes()
         case "hang":
             send(str(os.getpid()).encode())
             time.sleep(600)
@@ -51,3 +60,8 @@ def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
         case "grandparent":
             return subprocess.check_output([sys.executable, "-c", "print(1)"])
     return b""
+
+
+def warm() -> None:
+    """What is called once, before any child: leaves a trace that children see."""
+    os.environ["CHILD_JOBS_WARM"] = str(os.getpid())

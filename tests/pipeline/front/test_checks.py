@@ -8,14 +8,15 @@ from holdfast_pipeline.checks import check
 from .blueprints import MISSING, changed, problems, shop
 
 NOT_YET = [
-    ("/sources/0/uri", "s3://bucket/orders/*.csv", "/sources/0/uri"),
-    ("/sinks/0/destination", "s3://bucket/out", "/sinks/0/destination"),
+    ("/sources/0/uri", "s3a://bucket/orders/*.csv", "/sources/0/uri"),
+    ("/sources/0/uri", "az://bucket/orders/*.csv", "/sources/0/uri"),
     ("/sinks/0/destination", "gs://bucket/out", "/sinks/0/destination"),
-    ("/validators/0/anomaly_detection", True, "/validators/0/anomaly_detection"),
-    ("/transformers/0/reshape_rules", ["pivot"], "/transformers/0/reshape_rules"),
-    ("/transformers/0/output_format", "parquet", "/transformers/0/output_format"),
-    ("/sinks/0/partition_keys", ["region"], "/sinks/0/partition_keys"),
-    ("/sources/0/options/has_header", False, "/sources/0/options/has_header"),
+]
+NOT_OURS = [
+    ("/validators/0/anomaly_detection", True, "say what a good row is by checks"),
+    ("/transformers/0/reshape_rules", ["pivot"], "say it in sql"),
+    ("/transformers/0/output_format", "parquet", "a sink has a format"),
+    ("/sinks/0/partition_keys", ["region"], "one sink for each part"),
 ]
 
 
@@ -24,11 +25,20 @@ def test_what_is_not_supported_yet_is_refused_and_says_so(place: str, value: obj
     assert "not supported yet" in problems(changed(place, value))[expected]
 
 
+@pytest.mark.parametrize(("place", "value", "instead"), NOT_OURS)
+def test_what_is_not_supported_is_refused_with_what_to_use_instead(place: str, value: object, instead: str) -> None:
+    said = problems(changed(place, value))[place]
+    assert "is not supported" in said
+    assert instead in said
+
+
 CUBE = {
     "id": "cube", "inputs": ["totals"], "destination": "out", "format": "delta", "mode": "upsert", "keys": ["country"],
 }  # fmt: skip
 
 WRONG = [
+    # versions of inputs
+    ("/transformers/0/as_of", {"orders-clean": 1}, "/transformers/0/as_of/orders-clean", "not an input"),
     # names
     ("/sinks/0/id", "Report", "/sinks/0/id", "a-z"),
     ("/sinks/0/id", "1st", "/sinks/0/id", "a-z"),
@@ -57,7 +67,15 @@ WRONG = [
     ("/sources/0/options/delimiter", ";", "/sources/0/options/delimiter", "separator"),
     ("/sources/0/options/separator", ";;", "/sources/0/options/separator", "single"),
     ("/sources/0/options/skip_rows", True, "/sources/0/options/skip_rows", "cannot be"),
-    ("/sources/0/options/encoding", "latin1", "/sources/0/options/encoding", "utf8"),
+    ("/sources/0/options/skip_rows", -1, "/sources/0/options/skip_rows", "0 or more"),
+    ("/sources/0/options/skip_rows", 2**70, "/sources/0/options/skip_rows", "0 or more"),
+    ("/sources/0/options/separator", "\n", "/sources/0/options/separator", "single"),
+    ("/sources/0/options/separator", '"', "/sources/0/options/separator", "same"),
+    ("/sources/0/options/quote_char", ",", "/sources/0/options/quote_char", "same"),
+    ("/sources/0/options/quote_char", "\r", "/sources/0/options/quote_char", "single"),
+    ("/sources/0/options/comment_prefix", "", "/sources/0/options/comment_prefix", "begin with"),
+    ("/sources/0/options/comment_prefix", "#\n", "/sources/0/options/comment_prefix", "begin with"),
+    ("/sources/0/options/encoding", "rot13", "/sources/0/options/encoding", "no encoding"),
     ("/sources/0/uri", "", "/sources/0/uri", "path"),
     ("/sources/0/uri", "../orders/*.csv", "/sources/0/uri", ".."),
     ("/sources/0/uri", "kafka://topic", "/sources/0/uri", "kafka"),
@@ -73,9 +91,17 @@ WRONG = [
     ("/schemas/0/fields/country/pattern", "[A-Z", "/schemas/0/fields/country/pattern", "regular expression"),
     ("/schemas/0/fields/country/tz", "UTC", "/schemas/0/fields/country/tz", "timestamp"),
     ("/schemas/0/fields/country/format", "%Y", "/schemas/0/fields/country/format", "date"),
+    ("/schemas/0/fields/country/decimal", ",", "/schemas/0/fields/country/decimal", "only a number"),
+    ("/schemas/0/fields/country/thousands", ".", "/schemas/0/fields/country/thousands", "only a number"),
+    ("/schemas/0/fields/amount/decimal", ";", "/schemas/0/fields/amount/decimal", "no decimal mark"),
+    ("/schemas/0/fields/amount/thousands", "x", "/schemas/0/fields/amount/thousands", "no mark"),
+    ("/schemas/0/fields/amount/thousands", ".", "/schemas/0/fields/amount/thousands", "cannot mark both"),
     ("/schemas/0/fields/placed_at/ge", "yesterday", "/schemas/0/fields/placed_at/ge", "timestamp"),
     ("/schemas/0/fields/placed_at/nullable", False, "/schemas/0/fields/placed_at/nullable", "optional"),
     ("/schemas/0/fields/_file", "string", "/schemas/0/fields/_file", "Holdfast"),
+    ("/schemas/0/fields/*", "string", "/schemas/0/fields/*", "several"),
+    ("/schemas/0/fields/^a.*$", "string", "/schemas/0/fields/^a.*$", "several"),
+    ("/schemas/0/fields/_status", "string", "/validators/0", "quarantine"),
     ("/schemas/0/fields/_errors", "string", "/schemas/0/fields/_errors", "Holdfast"),
     # cleansers
     ("/cleansers/0/rules/-", "fill_null", None, ""),
@@ -121,6 +147,8 @@ WRONG = [
     ("/transformers/0/sql", "drop table orders_valid", "/transformers/0/sql", "DROP"),
     ("/transformers/0/sql", "select net, net from orders_valid", "/transformers/0/sql", "duplicate"),
     ("/transformers/0/sql", "select net as _row from orders_valid", "/transformers/0/sql", "_row"),
+    ("/transformers/0/sql", 'select net as "*" from orders_valid', "/transformers/0/sql", "several"),
+    ("/transformers/1/aggregations", {"^n$": "count(*)"}, "/transformers/1/aggregations/^n$", "several"),
     ("/transformers/0/group_by", ["region"], "/transformers/0/group_by", "not both"),
     ("/transformers/1/group_by", ["contry"], "/transformers/1/group_by/0", "'country'"),
     ("/transformers/1/aggregations", {"net": "net"}, "/transformers/1/aggregations/net", "aggregate"),
@@ -275,3 +303,32 @@ def test_places_that_a_tenant_cannot_use_are_refused() -> None:
     blueprint = changed("/sources/1/uri", "/etc/*.csv")
     with pytest.raises(Exception, match="/sources/1/uri: outside"):
         check(parse(blueprint), refuse=refuse)
+
+
+@pytest.mark.parametrize(
+    ("place", "uri", "why"),
+    [
+        ("/sources/0/uri", "s3://KEY:secret@bucket/orders/*.csv", "credentials"),
+        ("/sources/0/uri", "s3://KEY:sec/ret@bucket/orders/*.csv", "credentials"),
+        ("/sources/0/uri", "s3://bucket:9000/orders/*.csv", "endpoint"),
+        ("/sources/0/uri", "s3://bucket/../orders/*.csv", "'..'"),
+        ("/sources/0/uri", "s3://bucket//orders/*.csv", "empty parts"),
+        ("/sinks/0/destination", "s3:///out", "s3://bucket/path"),
+        ("/sinks/0/destination", "s3://bucket/out/*", "without"),
+        ("/sinks/0/destination", "S3://bucket/out", "s3://bucket/path"),
+    ],
+)
+def test_uris_of_object_stores_name_a_bucket_and_a_path_and_nothing_else(place: str, uri: str, why: str) -> None:
+    found = problems(changed(place, uri))[place]
+    assert why in found
+    assert "sec" not in found.removesuffix("settings")
+
+
+def test_object_stores_are_places_like_folders() -> None:
+    blueprint = changed("/sources/0/uri", "s3://bucket/orders/*.csv")
+    blueprint["sinks"][0]["destination"] = "s3://bucket/out"
+    check(parse(blueprint))
+    blueprint["sinks"][0]["destination"] = "s3://bucket/orders"
+    assert "where source 'orders' reads" in problems(blueprint)["/sinks/0/destination"]
+    blueprint = changed("/sources/0/options/endpoint", "http://elsewhere")
+    assert "no option 'endpoint'" in problems(blueprint)["/sources/0/options/endpoint"]

@@ -134,6 +134,18 @@ def test_gold_knows_its_inputs_and_approval() -> None:
     )
 
 
+def test_a_run_changes_the_spec_of_its_stage_and_no_other() -> None:
+    before, after = encoded(shop()), encoded(changed("/cleansers/0/run", "2026-05-01"))
+    assert {id for id in before if before[id] != after[id]} == {"orders-clean"}
+    assert compiled(changed("/ingestions/0/run", "x"))["orders-raw"].run == "x"  # type: ignore[union-attr]
+
+
+def test_inputs_can_be_read_as_of_a_version() -> None:
+    spec = compiled(changed("/transformers/0/as_of", {"orders-valid": 7}))["by-region"]
+    assert isinstance(spec, specs.TransformerSpec)
+    assert spec.inputs == (specs.Input("orders-valid", "validator", 7),)
+
+
 def test_large_blueprints_compile_quickly_enough_to_be_typed_against() -> None:
     blueprint = shop()
     blueprint["transformers"] += [
@@ -146,5 +158,5 @@ def test_large_blueprints_compile_quickly_enough_to_be_typed_against() -> None:
 
 def test_the_blueprint_of_the_readme_compiles() -> None:
     readme = (Path(__file__).parents[3] / "services" / "provisioner-pipeline" / "README.md").read_text()
-    [example] = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    [example] = re.findall(r"```yaml\n(domain:.*?)```", readme, re.DOTALL)
     assert len(compiled(yaml.safe_load(example)["spec"])) == 9

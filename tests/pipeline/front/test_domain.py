@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from hashlib import sha256
@@ -18,8 +19,9 @@ from holdfast_model.ladders import compile_ladders
 from holdfast_model.manifest import check_manifest
 from holdfast_model.messages import Approval, Decision, NodeDeclaration, Observation, Status
 from holdfast_pipeline import specs, steps
-from holdfast_pipeline.domain import GOLD, READS_FILES, make_domain, make_handlers
+from holdfast_pipeline.domain import READS_FILES, make_domain, make_handlers
 from holdfast_pipeline.engine import Engine
+from holdfast_pipeline.openlineage_feed import OpenLineageFeed
 from holdfast_pipeline.reviewer import RuleReviewer
 from holdfast_pipeline.settings import Settings
 from holdfast_pipeline.steps import ChildSteps
@@ -49,7 +51,7 @@ def test_the_manifest_is_accepted() -> None:
     assert {t.name for t in manifest.types} == set(specs.SPEC_OF_TYPE)
     for node_type in manifest.types:
         assert node_type.resync == (5.0 if node_type.name in READS_FILES else 60.0)
-        assert node_type.after_human is (node_type.name in GOLD)
+        assert node_type.after_human is (node_type.name in specs.GOLD)
 
 
 def test_the_sample_that_is_shipped_compiles() -> None:
@@ -168,8 +170,14 @@ async def loop(tmp_path: Path) -> AsyncIterator[Loop]:
     chosen = settings(tmp_path)
     async with Workers(steps.TARGET, limit=2) as workers:
         made = make_domain(chosen, RuleReviewer())
-        handlers = make_handlers(Engine(chosen.engine(), time.time), ChildSteps(workers, chosen.engine()), chosen)
+        feed = OpenLineageFeed.from_environment() if "OPENLINEAGE_URL" in os.environ else None
+        engine = Engine(chosen.engine(), time.time)
+        handlers = make_handlers(engine, ChildSteps(workers, chosen.engine()), chosen, feed)
+        if feed is not None:
+            await feed.start()
         yield Loop(made.bind(handlers), made.compile(shop(), "default", "main").nodes)
+        if feed is not None:
+            await feed.stop()
 
 
 async def test_files_become_gold_and_an_approval_publishes_them(loop: Loop, tmp_path: Path) -> None:

@@ -196,3 +196,4 @@ def test_an_expression_knows_its_columns() -> None:
 
 def test_aggregates_are_allowed_where_rows_are_grouped() -> None:
     assert expression("sum(net) / count(*)", "", aggregate=True).aggregates
+    assert expression("sum(net) filter (where net > 0)", "", aggregate=True).columns == {"net"}

@@ -12,7 +12,9 @@ from holdfast_model.errors import Invalid, Permanent, Problem, Temporary
 from holdfast_model.messages import Observation, Status, Touch
 from holdfast_pipeline import specs, steps
 from holdfast_pipeline.engine import Engine
+from holdfast_pipeline.objects import ObjectPath
 from holdfast_pipeline.steps import ChildSteps
+from holdfast_pipeline.stores import StoreRef
 from holdfast_pipeline.tasks import EngineSettings, PendingApproval, StageResult, StageTask
 from holdfast_pipeline.worker import Workers
 
@@ -20,7 +22,9 @@ from holdfast_pipeline.worker import Workers
 class InPlace:
     """Runs the child's side here."""
 
-    async def run(self, request: bytes, seconds: float, on_sent: Callable[[bytes], None] = lambda _: None) -> bytes:
+    async def run(
+        self, request: bytes, seconds: float, on_sent: Callable[[bytes], None] = lambda _: None, graph: str = ""
+    ) -> bytes:
         return steps.run(request, on_sent)
 
 
@@ -126,3 +130,12 @@ async def test_progress_arrives_thinned_out(settings: EngineSettings, monkeypatc
     assert seen[-1] == 1000.0
     assert len(seen) < 20
     assert result.outputs == {"n": 1}
+
+
+def test_settings_arrive_in_a_child_as_they_are(tmp_path: Path) -> None:
+    stores = {"acme": (StoreRef("s3://lake/acme", key="env:KEY", secret="env:SECRET"),)}
+    home = StoreRef("s3://lake/tables")
+    for warehouse in (tmp_path, ObjectPath(home, home.prefix)):
+        settings = EngineSettings(warehouse, {"acme": (tmp_path / "a",)}, tmp_path / "others", 1.5, stores)
+        sent = msgspec.json.encode(steps.Places.of(settings))
+        assert msgspec.json.decode(sent, type=steps.Places).settings() == settings

@@ -90,6 +90,13 @@ def test_a_cycle_of_inputs_is_refused_with_its_path() -> None:
     assert caught.value.problems[0].path == "/transformers/1/inputs/1"
 
 
+@pytest.mark.parametrize(("source", "path"), [("tidy", ("raw", "tidy", "raw")), ("raw", ("raw", "raw"))])
+def test_a_source_that_is_made_of_the_ingestion_itself_is_a_cycle(source: str, path: tuple[str, ...]) -> None:
+    with pytest.raises(Cycle) as caught:
+        wire(parse({"ingestions": [{"id": "raw", "source": source}], "cleansers": [{"id": "tidy"}]}))
+    assert caught.value.path == path
+
+
 def test_a_stage_that_reads_itself_is_a_cycle() -> None:
     with pytest.raises(Cycle):
         wire(parse({"transformers": [{"id": "a", "inputs": ["a"]}]}))

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from holdfast_model.errors import Temporary
+from holdfast_pipeline.forking import MEMORY
+from holdfast_pipeline.objects import WARM
 from holdfast_pipeline.worker import Workers
 from holdfast_testkit.waiting import eventually
 
@@ -67,11 +69,9 @@ def is_there(pid: int) -> bool:
     return processes().get(pid, (0, "Z"))[1] != "Z"
 
 
-async def test_every_job_has_a_process_of_its_own_and_starts_quickly(workers: Workers) -> None:
+async def test_every_job_has_a_process_of_its_own(workers: Workers) -> None:
     first = await do(workers, do="echo", say="ä")
-    began = time.monotonic()
     second = await do(workers, do="echo")
-    assert time.monotonic() - began < 0.5
     assert first["said"] == "ä"
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
 
@@ -110,6 +110,20 @@ async def test_a_child_that_fails_is_a_temporary_failure(workers: Workers, task:
     with pytest.raises(Temporary, match=word):
         await workers.run(json.dumps(task).encode(), 20)
     assert (await do(workers, do="echo", say="next"))["said"] == "next"
+
+
+async def test_a_child_is_the_first_to_go_when_memory_is_short(workers: Workers) -> None:
+    assert await do(workers, do="first") == 1000
+
+
+async def test_a_child_gets_no_more_memory_than_its_limit(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": HERE, MEMORY: "1024"}
+    async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env) as limited:
+        assert await do(limited, do="spend", bytes=64 << 20) == 64 << 20
+        with pytest.raises(Temporary, match="MemoryError"):
+            await do(limited, do="spend", bytes=2 << 30)
+        with pytest.raises(Temporary, match=r"SIGABRT \(out of memory\?\)"):
+            await do(limited, do="pad", times=10, length=400 << 20)
 
 
 @pytest.mark.parametrize("what", ["hang", "hang-in-native-code"])
@@ -154,10 +168,27 @@ async def test_a_forkserver_that_died_is_replaced(workers: Workers) -> None:
     assert (await do(workers, do="echo"))["parent"] != parent
 
 
+def test_a_child_whose_forkserver_ended_before_it_could_be_told_ends_by_itself() -> None:
+    # Given a process that begins only when its parent is gone, which the kernel's signal is too late for
+    code = (
+        "import os, time\n"
+        "from holdfast_pipeline.forking import _die_with\n"
+        "parent = os.getpid()\n"
+        "if os.fork() == 0:\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.01)\n"
+        "    _die_with(parent)\n"
+        "    print('went on', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "went on" not in done.stdout
+    assert "ChildProcessError: the forkserver ended" in done.stderr
+
+
 async def test_waiting_for_a_free_process_is_part_of_the_time(tmp_path: Path) -> None:
     async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env={"PYTHONPATH": HERE}) as workers:
         busy = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
-        await eventually(lambda: len(mine()) == 2, within=15)
+        await eventually(lambda: len(mine()) == 2)
         with pytest.raises(Temporary, match="no process became free"):
             await workers.run(b'{"do": "echo"}', 0.1)
         busy.cancel()
@@ -168,7 +199,7 @@ async def test_closing_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     workers = Workers("child_jobs:run", limit=2, scratch=tmp_path, env={"PYTHONPATH": HERE})
     await workers.start()
     running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
-    await eventually(lambda: len(mine()) == 2, within=15)
+    await eventually(lambda: len(mine()) == 2)
     await workers.close()
     with pytest.raises(Temporary):
         await running
@@ -194,7 +225,22 @@ def test_children_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
         child = int(service.stdout.readline())
         service.kill()
     # Then the child is gone, and so is what it left on disk
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while is_there(child) or list(tmp_path.iterdir()):
         assert time.monotonic() < limit
         time.sleep(0.02)
+
+
+async def test_what_children_need_is_loaded_once_before_them(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": HERE}
+    async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env, warm="child_jobs:warm") as workers:
+        said = await workers.run(b'{"do": "echo"}', 30)
+        assert json.loads(said)["parent"] == int(await workers.run(b'{"do": "warm"}', 30))
+
+
+async def test_loading_the_client_of_object_stores_starts_no_thread(tmp_path: Path) -> None:
+    env = {"PYTHONPATH": HERE}
+    async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env) as workers:
+        before = json.loads(await workers.run(b'{"do": "threads"}', 30))
+    async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env, warm=WARM) as workers:
+        assert json.loads(await workers.run(b'{"do": "threads"}', 30)) == before

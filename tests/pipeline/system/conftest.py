@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +173,12 @@ def environment(folder: Path) -> dict[str, str]:
 class Setting:
     """Servers, a folder and the system on them."""
 
-    def __init__(self, folder: Path, replicas: int = 1) -> None:
+    def __init__(self, folder: Path, replicas: int = 1, env: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.nats = NatsServer()
         self.redis = RedisServer()
         self._replicas = replicas
+        self._env = dict(env or {})
         self.system: System
 
     def start(self) -> None:
@@ -186,26 +187,26 @@ class Setting:
         more = [f"pipeline-{n}" for n in range(1, self._replicas)]
         self.system = System(
             self.nats.url, self.redis.url, services=("fault-policy", "work-items", "pipeline", *more),
-            modules=dict.fromkeys(more, "holdfast_pipeline"), env=environment(self.folder),
+            modules=dict.fromkeys(more, "holdfast_pipeline"), env=environment(self.folder) | self._env,
         )  # fmt: skip
 
     def close(self) -> None:
         self.nats.close()
         self.redis.close()
 
-    async def user(self) -> User:
-        tenant = f"t{uuid.uuid4().hex[:10]}"
+    async def user(self, tenant: str = "") -> User:
+        tenant = tenant or f"t{uuid.uuid4().hex[:10]}"
         data = self.folder / "tenants" / tenant
-        data.mkdir()
+        data.mkdir(exist_ok=True)
         client = await nats.connect(self.nats.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         user = User(client, tenant, data, self.folder / "warehouse")
         await user.listen()
         return user
 
 
-def _setting(folder: Path, replicas: int = 1) -> Iterator[Setting]:
+def started(folder: Path, replicas: int = 1, env: Mapping[str, str] | None = None) -> Iterator[Setting]:
     try:
-        setting = Setting(folder, replicas)
+        setting = Setting(folder, replicas, env)
     except ServerMissingError as missing:
         pytest.skip(str(missing))
     try:
@@ -218,7 +219,7 @@ def _setting(folder: Path, replicas: int = 1) -> Iterator[Setting]:
 @pytest.fixture(scope="session")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """Servers of the tests that kill nothing."""
-    yield from _setting(tmp_path_factory.mktemp("calm"))
+    yield from started(tmp_path_factory.mktemp("calm"))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -239,7 +240,7 @@ async def user(system: System, calm: Setting) -> AsyncIterator[User]:
 @pytest.fixture(scope="module")
 def rough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """Servers and processes that tests of one module kill and start again."""
-    yield from _setting(tmp_path_factory.mktemp("rough"), 2)
+    yield from started(tmp_path_factory.mktemp("rough"), 2)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -44,7 +44,7 @@ async def finish(user: User, rough: Setting) -> None:
     assert len(quarantined) == 1
     redis = Redis.from_url(rough.redis.url)
     try:
-        await eventually(lambda: nothing_open(redis, user), within=20)
+        await eventually(lambda: nothing_open(redis, user))
     finally:
         await redis.aclose()
 
@@ -79,7 +79,7 @@ async def test_servers_may_restart_while_a_graph_converges(rough_system: System,
     await eventually(lambda: victim.stepped()["readings-raw"], within=TROUBLED)
     await rough.nats.restart()
     await rough.redis.restart()
-    await eventually(lambda: victim.client.is_connected, within=20)
+    await eventually(lambda: victim.client.is_connected)
     item = await open_item(victim, "district-report")
     await victim.decide(item, "approve")
     await eventually(lambda: right(victim), within=TROUBLED)
@@ -102,7 +102,7 @@ async def test_faults_are_counted_once_while_the_policy_is_killed(
     await victim.item("human-review-district-report", within=TROUBLED)
     redis = Redis.from_url(rough.redis.url)
     try:
-        await eventually(lambda: nothing_open(redis, victim), within=20)
+        await eventually(lambda: nothing_open(redis, victim))
         row = await redis.hget(f"hf:{{{victim.tenant}/{GRAPH}}}:counts", "district-report")
     finally:
         await redis.aclose()

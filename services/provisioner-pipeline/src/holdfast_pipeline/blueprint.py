@@ -9,6 +9,7 @@ every error names the place in the user's text and nothing of the model's inside
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -23,7 +24,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from holdfast_model.errors import Invalid, Problem
+from holdfast_model.references import pointer_of
+from holdfast_sdk.wording import not_valid, problems_of
 
 from . import specs
 
@@ -48,12 +50,12 @@ def _wrong(message: str) -> PydanticCustomError:
 
 
 def _is_scalar(value: object) -> bool:
-    return isinstance(value, bool | int | float | str)
+    return isinstance(value, bool | int | float | str) and not (isinstance(value, float) and not isfinite(value))
 
 
 def _scalar(value: object) -> object:
     if not _is_scalar(value):
-        raise _wrong("a number, a text or true/false is expected here")
+        raise _wrong("a number (not inf or nan), a text or true/false is expected here")
     return value
 
 
@@ -207,6 +209,8 @@ class FieldSpec(Limits):
     optional: bool = False
     tz: str | None = None
     format: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -294,7 +298,13 @@ class Schema(Stage):
     fields: Annotated[dict[str, FieldSpec], BeforeValidator(_names_only), Field(json_schema_extra=_also("array"))]
 
 
-class Ingestion(Stage):
+class TableStage(Stage):
+    """A stage with a table. ``run``: any text; another one makes the table again from what its inputs are now."""
+
+    run: str = ""
+
+
+class Ingestion(TableStage):
     """``batch_size``: most files per commit. ``format`` (of the reference) must repeat the source's."""
 
     source: str
@@ -302,10 +312,13 @@ class Ingestion(Stage):
     format: str | None = None
 
 
-class DataStage(Stage):
-    """A stage that reads tables. ``inputs`` None: those of the default wiring."""
+class DataStage(TableStage):
+    """A stage that reads tables. ``inputs`` None: those of the default wiring. ``as_of``: input -> the data version
+    that is read, whatever came after it.
+    """
 
     inputs: list[str] | None = None
+    as_of: dict[str, Annotated[int, Field(ge=0)]] = {}
 
 
 class Cleanser(DataStage):
@@ -389,10 +402,9 @@ def parse(spec: object) -> Blueprint:
     try:
         return Blueprint.model_validate(spec)
     except ValidationError as e:
-        problems = [Problem(pointer(*p["loc"]), p["msg"]) for p in e.errors(include_url=False)]
-        raise Invalid("the pipeline blueprint is not valid", problems) from e
+        raise not_valid("pipeline blueprint", problems_of(e, Blueprint.model_json_schema)) from e
 
 
 def pointer(*parts: str | int) -> str:
     """The JSON pointer (RFC 6901) of a path of keys and indices."""
-    return "".join("/" + str(p).replace("~", "~0").replace("/", "~1") for p in parts)
+    return pointer_of(parts)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
+from math import isfinite
+from unicodedata import normalize
 
 import polars as pl
 
 from holdfast_model.errors import Permanent
 
+from .figures import plain
+from .formats import dates, moments, tells_offset
 from .specs import ERRORS_COLUMN, LINEAGE_COLUMNS, RESERVED_COLUMNS, Field, decimal_type
 
 TIMESTAMP = pl.Datetime("us", "UTC")
@@ -40,9 +45,13 @@ _SIMPLE: Mapping[str, pl.DataType] = {
     "date": pl.Date(),
     "timestamp": TIMESTAMP,
 }
-_BOOLS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+_BOOLS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
+}
 _UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Z"})
 _ZONE_NAME = re.compile(r"[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*\Z")
+_EPOCH = date(1970, 1, 1)
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
 
@@ -99,6 +108,34 @@ def normalised(frame: pl.LazyFrame) -> pl.LazyFrame:
     return frame.with_columns(changes) if changes else frame
 
 
+def in_calendar(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """``frame`` with dates and times outside of the years 1 to 9999 null and named in ``_errors``: Delta's library
+    fails on the statistics of a file that holds them."""
+    moments = [n for n, t in frame.collect_schema().items() if _may_leave_calendar(t)]
+    if not moments:
+        return frame
+    fits = {n: _in_calendar(pl.col(n), frame.collect_schema()[n]) for n in moments}
+    failed = [pl.when(~fits[n]).then(pl.lit(f"{n}:range")) for n in moments]
+    found = pl.concat_str([pl.col(ERRORS_COLUMN), *failed], separator=SEPARATOR, ignore_nulls=True)
+    kept = [pl.when(fits[n]).then(pl.col(n)).alias(n) for n in moments]
+    return frame.with_columns(*kept, pl.when(found != "").then(found).alias(ERRORS_COLUMN))
+
+
+def _may_leave_calendar(dtype: pl.DataType) -> bool:
+    """Nanoseconds reach from 1677 to 2262 only; compared with the calendar's ends, which they cannot hold, they would
+    all be null."""
+    return isinstance(dtype, pl.Date) or (isinstance(dtype, pl.Datetime) and dtype.time_unit != "ns")
+
+
+def _in_calendar(moment: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Whether a date or time is in the years 1 to 9999 (UTC)."""
+    first, last = (date(1, 1, 1) - _EPOCH).days, (date(9999, 12, 31) - _EPOCH).days
+    if isinstance(dtype, pl.Datetime):
+        day = 86_400 * {"ms": 1000, "us": 1_000_000}[dtype.time_unit or "us"]
+        return moment.to_physical().is_between(first * day, (last + 1) * day - 1)
+    return moment.to_physical().is_between(first, last)
+
+
 def data_columns(names: Iterable[str]) -> list[str]:
     """The columns that belong to the data, in their order."""
     return [n for n in names if n not in RESERVED_COLUMNS]
@@ -121,11 +158,19 @@ def cast(column: pl.Expr, given: pl.DataType, field: Field) -> pl.Expr:
     if given == pl.Null:
         return column.cast(wanted)
     if given == pl.String:
-        return _from_text(column, wanted, field)
+        value = _from_text(column, wanted, field)
+        if not _may_leave_calendar(wanted):
+            return value
+        fits = _in_calendar(value, wanted)
+        if "%Y" in field.format:
+            fits &= value.dt.year() >= 1000  # "31.12.24" would be read as the year 24
+        return pl.when(fits).then(value)
     return _from_typed(column, given, wanted, field)
 
 
 def _from_text(column: pl.Expr, wanted: pl.DataType, field: Field) -> pl.Expr:
+    if field.decimal or field.thousands:
+        column = plain(column, field.decimal, field.thousands)
     if isinstance(wanted, pl.Float64):
         value = column.cast(pl.Float64, strict=False)
         return pl.when(value.is_finite()).then(value)
@@ -137,7 +182,7 @@ def _from_text(column: pl.Expr, wanted: pl.DataType, field: Field) -> pl.Expr:
         return column.str.to_lowercase().replace_strict(_BOOLS, default=None, return_dtype=pl.Boolean)
     if isinstance(wanted, pl.Date):
         if field.format:
-            return column.str.to_date(field.format, strict=False)
+            return dates(column, field.format)
         return pl.when(column.str.contains(_ISO_DATE)).then(column).str.to_date("%Y-%m-%d", strict=False)
     if isinstance(wanted, pl.Datetime):
         return _timestamp(column, field)
@@ -146,10 +191,10 @@ def _from_text(column: pl.Expr, wanted: pl.DataType, field: Field) -> pl.Expr:
 
 def _timestamp(column: pl.Expr, field: Field) -> pl.Expr:
     if field.format:
-        if "%z" in field.format or "%:z" in field.format or "%#z" in field.format or "%+" in field.format:
-            return column.str.to_datetime(field.format, strict=False, time_unit="us", time_zone="UTC")
-        naive = column.str.to_datetime(field.format, strict=False, time_unit="us")
-        return in_zone(naive, field.tz) if field.tz else pl.lit(None, dtype=TIMESTAMP)
+        found = moments(column, field.format)
+        if tells_offset(field.format):
+            return found
+        return in_zone(found, field.tz) if field.tz else pl.lit(None, dtype=TIMESTAMP)
     iso = column.str.replace(r"^(\d{4}-\d{2}-\d{2})[ t]", "${1}T")
     iso = iso.str.replace(r"T(\d{2}:\d{2})([Zz]|[+-]\d{2}:?\d{2})?$", "T${1}:00${2}")  # without seconds
     zoned = pl.when(iso.str.contains(_ZONE))
@@ -194,7 +239,7 @@ def _from_typed(column: pl.Expr, given: pl.DataType, wanted: pl.DataType, field:
         if given == pl.Date and field.tz:
             return in_zone(column.cast(pl.Datetime("us")), field.tz)
         return pl.lit(None, dtype=TIMESTAMP)
-    if isinstance(given, pl.List | pl.Struct | pl.Binary | pl.Array | pl.Object):
+    if given.is_nested() or isinstance(given, pl.Binary | pl.Object | pl.Duration):
         return pl.lit(None, dtype=wanted)
     if wanted == pl.String:
         return column.cast(pl.String)
@@ -267,14 +312,28 @@ def literal(value: object, dtype: pl.DataType, what: str) -> pl.Expr:
     """A value of a blueprint as a constant of a column's type. Raises Permanent when it does not fit."""
     if dtype in (pl.Null,):
         return pl.lit(value)
-    text = str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, bool) and dtype == pl.Boolean:
         return pl.lit(value)
     field = Field(what, type_name(dtype), tz="UTC")
-    made = pl.select(cast(pl.lit(text), pl.String(), field)).item() if dtype != pl.String else text
+    text = _written(value, dtype)
+    made = text if dtype == pl.String else None
+    if dtype != pl.String and field.type != "any":
+        made = pl.select(cast(pl.lit(text), pl.String(), field)).item()
     if made is None:
-        raise Permanent(f"{what}: {value!r} is no {field.type}")
+        raise Permanent(f"{what}: {value!r} is no {field.type if field.type != 'any' else dtype}")
     return pl.lit(made, dtype=dtype)
+
+
+def _written(value: object, dtype: pl.DataType) -> str:
+    """A value as a file would have it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and (dtype.is_integer() or isinstance(dtype, pl.Decimal)) and isfinite(value):
+        return format(Decimal(str(value)).normalize(), "f")  # 1e-07 is 0.0000001, and 5.0 is 5
+    text = str(value)
+    if isinstance(dtype, pl.Datetime) and re.match(_ISO_DATE, text):
+        return f"{text}T00:00:00"
+    return text
 
 
 def type_name(dtype: pl.DataType) -> str:
@@ -294,18 +353,61 @@ def common_schema(schemas: Iterable[pl.Schema]) -> pl.Schema:
     return pl.Schema({n: found[n] for n in ordered})
 
 
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that Delta takes for one (they differ in case only), or that nobody can tell apart on a screen."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(normalize("NFC", name).casefold(), name)
+        if other != name:
+            return other, name
+    return None
+
+
+def kept_type(dtype: pl.DataType) -> bool:
+    """Whether tables can keep values of a file's type without bending them."""
+    if isinstance(dtype, pl.List):
+        return kept_type(_instance(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return bool(dtype.fields) and all(kept_type(_instance(f.dtype)) for f in dtype.fields)
+    return not isinstance(dtype, pl.Duration | pl.Object | pl.Array)
+
+
+def unjoinable(there: Mapping[str, pl.DataType], given: Mapping[str, pl.DataType]) -> str:
+    """Why a file's columns cannot stand beside those of a table in one table; "" when they can."""
+    odd = next((n for n, t in given.items() if not kept_type(t)), None)
+    if odd is not None:
+        return f"column {odd!r} is of type {given[odd]}, which tables do not keep"
+    pair = alike({**there, **given})
+    if pair is not None:
+        return f"columns {pair[0]!a} and {pair[1]!a} differ in spelling only"
+    for name, dtype in given.items():
+        new = normal_type(dtype)
+        old = there.get(name, new)
+        if old != new and (_bulky(old) or _bulky(new) or _too_long(old, new)) and pl.Null not in (old, new):
+            return f"column {name!r} is {new} here and {old} in the table"
+    return ""
+
+
+def _bulky(dtype: pl.DataType) -> bool:
+    return dtype.is_nested() or dtype == pl.Binary
+
+
+def _too_long(one: pl.DataType, other: pl.DataType) -> bool:
+    if not (isinstance(one, pl.Decimal) and isinstance(other, pl.Decimal)):
+        return False
+    return max(one.precision - one.scale, other.precision - other.scale) + max(one.scale, other.scale) > 38
+
+
 def _common_type(one: pl.DataType, other: pl.DataType) -> pl.DataType:
     if one == other or other == pl.Null:
         return one
     if one == pl.Null:
         return other
-    if {one, other} == {pl.Int64(), pl.Float64()}:
-        return pl.Float64()
     if isinstance(one, pl.Decimal) and isinstance(other, pl.Decimal):
         scale = max(one.scale, other.scale)
         whole = max(one.precision - one.scale, other.precision - other.scale)
         return pl.Decimal(min(38, whole + scale), scale)
-    return pl.String()
+    return pl.String()  # also of int64 and float64, which cannot hold 2**53 + 1
 
 
 def fit_to(frame: pl.LazyFrame, schema: pl.Schema) -> pl.LazyFrame:

@@ -31,8 +31,12 @@ from .blueprint import (
     pointer,
 )
 from .casting import zone_of
+from .figures import marks_problem
 from .flow import column_problems, limit_problems, name_problems
+from .formats import format_problem
 from .shapes import type_of
+from .stores import is_object_uri, object_parts
+from .texts import encoding_of
 from .wiring import DEFAULT_INPUTS, TABLE_TYPES, Wired, Wiring, wire
 
 Refusal = Callable[[str], str]
@@ -41,10 +45,17 @@ Refusal = Callable[[str], str]
 SOURCE_FORMATS = ("csv", "ndjson", "json", "parquet", "delta")
 SINK_FORMATS = ("csv", "parquet", "delta")
 NOT_YET = "is not supported yet"
+_INSTEAD: Mapping[str, str] = {
+    "anomaly_detection": "is not supported: say what a good row is by checks, how many by quality_threshold",
+    "reshape_rules": "is not supported: say it in sql",
+    "output_format": "is not supported: a stage has a table, and a sink has a format",
+    "partition_keys": "is not supported: a sink is one table or file; filter in sql, with one sink for each part",
+}
+"""What the reference has and we do not, on purpose, and what serves instead."""
 
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"})
+_OBJECT_STORES = frozenset({"s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"})
 _CSV_OPTIONS: Mapping[str, type | tuple[type, ...]] = {
     "separator": str,
     "quote_char": str,
@@ -105,7 +116,7 @@ def _stage_problems(node: Wired, wiring: Wiring) -> Iterator[Problem]:
         case Validator() as stage:
             yield from _reference(stage.contract, Schema, "schema", wiring, f"{at}/schema")
             if stage.anomaly_detection:
-                yield Problem(f"{at}/anomaly_detection", f"anomaly_detection {NOT_YET}")
+                yield Problem(f"{at}/anomaly_detection", f"anomaly_detection {_INSTEAD['anomaly_detection']}")
         case Transformer() as stage:
             yield from _transformer_problems(stage, node, at)
         case Sink() as stage:
@@ -133,14 +144,20 @@ def _source_problems(stage: Source, wiring: Wiring, at: str) -> Iterator[Problem
             yield Problem(where, f"{stage.format} files have no option {name!r}{known}")
         elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             yield Problem(where, f"option {name!r} cannot be {value!r}")
-        elif name == "separator" and len(str(value).encode()) != 1:
-            yield Problem(where, "separator is a single character")
-        elif name == "quote_char" and len(str(value).encode()) > 1:
-            yield Problem(where, "quote_char is a single character, or empty where nothing is quoted")
-        elif name == "has_header" and value is False:
-            yield Problem(where, f"csv without a header {NOT_YET}: columns are found by their names")
-        elif name == "encoding" and value not in ("utf8", "utf8-lossy"):
-            yield Problem(where, "encoding is utf8 or utf8-lossy")
+        elif name == "separator" and not _is_mark(str(value)):
+            yield Problem(where, "separator is a single character of ASCII")
+        elif name == "separator" and value == stage.options.get("quote_char", '"'):
+            yield Problem(where, "separator and quote_char cannot be the same character")
+        elif name == "quote_char" and value and not _is_mark(str(value)):
+            yield Problem(where, "quote_char is a single character of ASCII, or empty where nothing is quoted")
+        elif name == "quote_char" and value == stage.options.get("separator", ","):
+            yield Problem(where, "quote_char and separator cannot be the same character")
+        elif name == "comment_prefix" and (not value or any(c in str(value) for c in "\r\n\x00")):
+            yield Problem(where, "comment_prefix is what lines of comments begin with, like #")
+        elif name == "skip_rows" and not 0 <= int(str(value)) < 1 << 31:
+            yield Problem(where, "skip_rows is a number of lines, 0 or more")
+        elif name == "encoding" and encoding_of(str(value)) is None:
+            yield Problem(where, f"there is no encoding {value!r}; write it like utf8, latin-1, cp1252 or utf-16")
 
 
 def _schema_problems(stage: Schema, at: str) -> Iterator[Problem]:
@@ -164,6 +181,14 @@ def _field_problems(field: FieldSpec, at: str) -> Iterator[Problem]:
             yield Problem(f"{at}/tz", f"there is no time zone {field.tz!r}; write it like UTC or Europe/Berlin")
     if field.format is not None and kind not in ("date", "timestamp"):
         yield Problem(f"{at}/format", "only a date or timestamp has a format")
+    elif field.format and kind and (why := format_problem(field.format, kind)):
+        yield Problem(f"{at}/format", why)
+    if field.decimal is not None or field.thousands is not None:
+        name, why = "decimal" if field.decimal is not None else "thousands", "only a number has such marks"
+        if kind in ("int64", "float64") or (kind and specs.decimal_type(kind)):
+            name, why = marks_problem(field.decimal or "", field.thousands or "") or ("", "")
+        if why:
+            yield Problem(f"{at}/{name}", why)
     if field.optional and field.nullable is False:
         yield Problem(f"{at}/nullable", "an optional field is null where the file lacks it, so it is nullable")
     yield from limit_problems(field, type_of(kind or "any"), at)
@@ -221,7 +246,7 @@ def _transformer_problems(stage: Transformer, node: Wired, at: str) -> Iterator[
             yield Problem(f"{at}/inputs" if stage.inputs else at, text)
     for name in ("reshape_rules", "output_format"):
         if getattr(stage, name):
-            yield Problem(f"{at}/{name}", f"{name} {NOT_YET}")
+            yield Problem(f"{at}/{name}", f"{name} {_INSTEAD[name]}")
 
 
 def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
@@ -236,7 +261,7 @@ def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
     elif stage.keys:
         yield Problem(f"{at}/keys", "keys belong to mode upsert")
     if stage.partition_keys:
-        yield Problem(f"{at}/partition_keys", f"partition_keys {NOT_YET}")
+        yield Problem(f"{at}/partition_keys", f"partition_keys {_INSTEAD['partition_keys']}")
     for name, value in stage.options.items():
         where = f"{at}/options{pointer(name)}"
         kind = _CSV_SINK_OPTIONS.get(name) if stage.format == "csv" else None
@@ -245,8 +270,12 @@ def _sink_problems(stage: Sink, at: str) -> Iterator[Problem]:
             yield Problem(where, f"a {stage.format} sink has no option {name!r}{known}")
         elif not isinstance(value, kind):
             yield Problem(where, f"option {name!r} cannot be {value!r}")
-        elif name == "separator" and len(str(value).encode()) != 1:
-            yield Problem(where, "separator is a single character")
+        elif name == "separator" and (not _is_mark(str(value)) or value == '"'):
+            yield Problem(where, "separator is a single character of ASCII, and no quote")
+
+
+def _is_mark(text: str) -> bool:
+    return len(text.encode()) == 1 and text not in "\r\n\x00"
 
 
 def _upsert_problems(stage: Sink, at: str) -> Iterator[Problem]:
@@ -269,6 +298,10 @@ def _input_problems(node: Wired, wiring: Wiring) -> Iterator[Problem]:
     if not isinstance(stage, DataStage):
         return
     several = isinstance(stage, Transformer)
+    for id in stage.as_of:
+        if id not in node.inputs:
+            known = ", ".join(node.inputs) or "none"
+            yield Problem(f"{at}/as_of{pointer(id)}", f"{id!r} is not an input of {node.id!r} (inputs: {known})")
     if stage.inputs is None:
         if len(node.inputs) != 1:
             kind = DEFAULT_INPUTS[node.type]
@@ -298,9 +331,11 @@ def _place_problems(node: Wired, refuse: Refusal | None) -> Iterator[Problem]:
             return
     scheme = _SCHEME.match(uri)
     if scheme and scheme[1].lower() in _OBJECT_STORES:
-        yield Problem(at, f"{uri!r}: {scheme[1]}:// {NOT_YET}; use a path below the data folder")
-    elif scheme and scheme[1].lower() != "file":
-        yield Problem(at, f"{uri!r}: a {scheme[1]}:// place cannot be used; use a path below the data folder")
+        yield Problem(at, f"{scheme[1]}:// {NOT_YET}; use s3:// or a path below the data folder")
+    elif scheme and scheme[1].lower() not in ("file", "s3"):
+        yield Problem(at, f"a {scheme[1]}:// place cannot be used; use a path below the data folder")
+    elif is_object_uri(uri) and (why := _object_problem(uri)):
+        yield Problem(at, why)
     elif not uri.strip() or any(ord(c) < 32 or ord(c) == 127 for c in uri):
         yield Problem(at, "a path is expected here, without control characters")
     elif ".." in PurePosixPath(uri).parts:
@@ -309,6 +344,14 @@ def _place_problems(node: Wired, refuse: Refusal | None) -> Iterator[Problem]:
         yield Problem(at, f"{uri!r}: a destination is one folder, without * ? [")
     elif refuse is not None and (why := refuse(uri)):
         yield Problem(at, why)
+
+
+def _object_problem(uri: str) -> str:
+    try:
+        object_parts(uri)
+    except Invalid as e:
+        return e.message
+    return ""
 
 
 def _target_problems(wiring: Wiring) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import polars as pl
 
@@ -14,14 +15,14 @@ from holdfast_model.errors import Permanent, Temporary
 from holdfast_model.messages import Observation
 
 from .casting import data_columns, layout, literal, with_casts
+from .duplicates import Places, deduplicated
 from .recomputing import compared, metadata, overwrite, own_folder, pin, versions, without_inputs
 from .specs import CleanserSpec, Deduplication, Rule
 from .tables import Table, collected, content_key, mapped
 from .tasks import Context, StageResult
 
-BUCKET = 2_000_000
-"""Rows that are compared at a time to find duplicates: some 300 MB."""
-_PLACE = "\x00place"  # a name no column can have
+_FEW = 50
+_NULLS = "\x00nulls"  # a name no column can have
 
 
 def observe(context: Context, spec: CleanserSpec) -> Observation:
@@ -44,7 +45,7 @@ def provision(context: Context, spec: CleanserSpec) -> StageResult:
             frame, dropped = cleansed(pinned.table.scan(), spec, pinned.table.rows())
         except Exception as e:
             raise mapped(e, context.task.node) from e
-        overwrite(context, folder.main, table, frame, metadata(context, key, {"dropped": dropped}))
+        overwrite(context, folder.main, table, frame, metadata(context, key, pins, {"dropped": dropped}))
     return StageResult(observe(context, spec))
 
 
@@ -54,10 +55,17 @@ def _key(context: Context, spec: CleanserSpec) -> str:
 
 @dataclass
 class _Counted:
-    """Rows after each step that can drop some: a frame that is still to be counted, or the number."""
+    """Rows after each step that can drop some: a frame that is still to be counted, or the number.
 
-    rows: int | None
+    ``source``: the ``rows`` rows before any step."""
+
+    source: pl.LazyFrame
+    rows: int
     steps: list[tuple[str, pl.LazyFrame | int, pl.LazyFrame | int]] = field(default_factory=list)
+
+    @cached_property
+    def places(self) -> Places:
+        return Places.of(self.source)
 
     def dropped(self) -> dict[str, int]:
         """Step -> rows that it dropped. Frames are counted together, in one go."""
@@ -73,7 +81,8 @@ class _Counted:
 
 def cleansed(frame: pl.LazyFrame, spec: CleanserSpec, rows: int | None = None) -> tuple[pl.LazyFrame, dict[str, int]]:
     """The cleansed rows of a Bronze frame, and how many rows each rule dropped. ``rows``: how many the frame has."""
-    counted = _Counted(rows)
+    rows = rows if rows is not None else int(collected(frame.select(pl.len()), "rows").item())
+    counted = _Counted(frame, rows)
     if spec.fields:
         names = frame.collect_schema().names()
         wanted = {f.name for f in spec.fields}
@@ -82,7 +91,7 @@ def cleansed(frame: pl.LazyFrame, spec: CleanserSpec, rows: int | None = None) -
         if rule.kind == "trim":
             frame = _text(frame, rule, lambda c: c.str.strip_chars())
     frame = with_casts(frame, spec.fields)
-    before: pl.LazyFrame | int = frame if rows is None else rows
+    before: pl.LazyFrame | int = rows
     for number, rule in enumerate(spec.rules, start=1):
         name = f"{number} {rule.kind}"
         if rule.kind == "drop_duplicates":
@@ -97,7 +106,7 @@ def cleansed(frame: pl.LazyFrame, spec: CleanserSpec, rows: int | None = None) -
     for column, value in spec.fill.items():
         frame = _fill(frame, column, value)
     if spec.drop_nulls:
-        frame = frame.drop_nulls(_columns(frame, () if spec.drop_nulls == ("*",) else spec.drop_nulls))
+        frame = _without_nulls(frame, _columns(frame, () if spec.drop_nulls == ("*",) else spec.drop_nulls))
         counted.steps.append(("drop_nulls", before, frame))
     if spec.deduplication is not None:
         frame, _ = _counted_once(frame, spec.deduplication, counted, "deduplication")
@@ -105,7 +114,10 @@ def cleansed(frame: pl.LazyFrame, spec: CleanserSpec, rows: int | None = None) -
 
 
 def _counted_once(frame: pl.LazyFrame, how: Deduplication, counted: _Counted, name: str) -> tuple[pl.LazyFrame, int]:
-    frame, given, kept = deduplicated(frame, how, counted.rows)
+    keys = _columns(frame, how.keys)
+    if how.order_by:
+        _columns(frame, how.order_by)
+    frame, given, kept = deduplicated(frame, how, keys, counted.places, counted.rows)
     if counted.steps and isinstance(counted.steps[-1][2], pl.LazyFrame):
         last, before, _ = counted.steps.pop()
         counted.steps.append((last, before, given))  # what went in was counted on the way
@@ -137,7 +149,7 @@ def _apply(frame: pl.LazyFrame, rule: Rule) -> pl.LazyFrame:
     if rule.kind == "upper":
         return _text(frame, rule, lambda c: c.str.to_uppercase())
     if rule.kind == "drop_nulls":
-        return frame.drop_nulls(_columns(frame, rule.columns))
+        return _without_nulls(frame, _columns(frame, rule.columns))
     if rule.kind == "fill_null":
         named = bool(rule.columns)
         for column in _columns(frame, rule.columns):
@@ -149,40 +161,16 @@ def _apply(frame: pl.LazyFrame, rule: Rule) -> pl.LazyFrame:
     return frame
 
 
+def _without_nulls(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
+    """``frame`` without rows that have a null in one of ``columns``. Of many they are counted first: a filter over
+    them takes time by the cube of their number."""
+    if len(columns) <= _FEW:
+        return frame.drop_nulls(columns)
+    nulls = pl.sum_horizontal(pl.col(c).is_null() for c in columns)
+    return frame.with_columns(nulls.alias(_NULLS)).filter(pl.col(_NULLS) == 0).drop(_NULLS)
+
+
 def _fill(frame: pl.LazyFrame, column: str, value: object) -> pl.LazyFrame:
     _columns(frame, [column])
     dtype = frame.collect_schema()[column]
     return frame.with_columns(pl.col(column).fill_null(literal(value, dtype, column)))
-
-
-def deduplicated(
-    frame: pl.LazyFrame, how: Deduplication, rows: int | None = None, bucket: int = BUCKET
-) -> tuple[pl.LazyFrame, int, int]:
-    """One row of each set that agrees in the keys; also how many rows there were, and how many are kept.
-
-    ``rows``: at least as many as ``frame`` has. Only what is compared is looked at, about ``bucket`` rows at a time:
-    rows that agree fall into one bucket by the hash of their keys. What is kept of that is one bit per row, at its
-    place in ``frame``, whose order is that of the table.
-    """
-    keys = _columns(frame, how.keys)
-    order = [*_columns(frame, how.order_by)] if how.order_by else []
-    if rows is None:
-        rows = int(collected(frame.select(pl.len()), "deduplication").item())
-    placed = frame.with_row_index(_PLACE)
-    narrow = placed.select(list(dict.fromkeys([*keys, *order, "_file", "_row", _PLACE])))
-    schema = narrow.collect_schema()
-    plain = [k for k in keys if not schema[k].is_nested()]
-    buckets = max(1, -(-rows // bucket)) if plain else 1
-    hashed = pl.struct(plain).hash() % buckets if plain else pl.lit(0)
-    chosen = pl.Series([False]).new_from_index(0, rows)
-    given = 0
-    for number in range(buckets):
-        part = collected(narrow if buckets == 1 else narrow.filter(hashed == number), "deduplication")
-        given += part.height
-        # Sorted by what the rows say of themselves, the outcome does not depend on when or where they arrived.
-        ordered = part.sort([*order, "_file", "_row"], nulls_last=False, maintain_order=True)
-        places = ordered.unique(subset=keys, keep=how.keep, maintain_order=True)[_PLACE]
-        if places.len():
-            chosen = chosen.scatter(places, True)
-    at = pl.col(_PLACE).map_batches(chosen.gather, return_dtype=pl.Boolean, is_elementwise=True)
-    return placed.filter(at).drop(_PLACE), given, int(chosen.sum() or 0)

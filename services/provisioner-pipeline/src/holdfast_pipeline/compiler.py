@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import msgspec
+
 from . import specs
 from .blueprint import (
     Blueprint,
     Check,
     Cleanser,
+    DataStage,
     Enricher,
     FieldSpec,
     Ingestion,
@@ -24,6 +27,7 @@ from .blueprint import (
     Schema,
     Sink,
     Source,
+    TableStage,
     Transformer,
     Validator,
     pointer,
@@ -63,9 +67,16 @@ def compile_blueprint(blueprint: Blueprint, refuse: Refusal | None = None) -> li
 
 
 def _spec(node: Wired, wiring: Wiring) -> specs.StageSpec:
+    spec = _stage_spec(node, wiring)
+    if isinstance(node.stage, TableStage) and node.stage.run:
+        return msgspec.structs.replace(spec, run=node.stage.run)
+    return spec
+
+
+def _stage_spec(node: Wired, wiring: Wiring) -> specs.StageSpec:
     match node.stage:
         case Source() as stage:
-            return specs.DataSourceSpec(_source(stage), tuple(_readers(stage, wiring)))
+            return specs.DataSourceSpec(_source(stage, wiring), tuple(_readers(stage, wiring)))
         case Schema() as stage:
             judged = (i.id for i, s in _ingestions(wiring) if s.contract == stage.id)
             return specs.SchemaSpec(_contract(stage), tuple(judged))
@@ -73,7 +84,7 @@ def _spec(node: Wired, wiring: Wiring) -> specs.StageSpec:
             source = cast(Source, source_of(stage, wiring))
             schema = _schema(source.contract, wiring)
             contract = None if schema is None else _contract(schema)
-            return specs.IngestionSpec(_source(source), contract, stage.batch_size)
+            return specs.IngestionSpec(_source(source, wiring), contract, stage.batch_size)
         case Cleanser() as stage:
             return _cleanser(stage, node, wiring)
         case Enricher() as stage:
@@ -87,9 +98,12 @@ def _spec(node: Wired, wiring: Wiring) -> specs.StageSpec:
     raise TypeError(f"{type(node.stage).__name__} has no spec")
 
 
-def _source(stage: Source) -> specs.Source:
+def _source(stage: Source, wiring: Wiring) -> specs.Source:
     formats = cast(Literal["csv", "ndjson", "json", "parquet", "delta"], stage.format)
     options = cast(dict[str, str | int | bool | list[str]], stage.options)
+    schema = _schema(stage.contract, wiring)
+    if options.get("has_header") is False and schema is not None:
+        options = {**options, "columns": list(schema.fields)}
     return specs.Source(stage.id, stage.uri, formats, options)
 
 
@@ -120,13 +134,22 @@ def _fields(stage: Schema | None) -> tuple[specs.Field, ...]:
     if stage is None:
         return ()
     return tuple(
-        specs.Field(name, f.type or "any", f.optional, (zone_of(f.tz) or f.tz) if f.tz else "", f.format or "")
+        specs.Field(
+            name,
+            f.type or "any",
+            f.optional,
+            (zone_of(f.tz) or f.tz) if f.tz else "",
+            f.format or "",
+            f.decimal or "",
+            f.thousands or "",
+        )
         for name, f in stage.fields.items()
     )
 
 
 def _inputs(node: Wired, wiring: Wiring) -> tuple[specs.Input, ...]:
-    return tuple(specs.Input(i, wiring[i].type) for i in node.inputs)
+    as_of = node.stage.as_of if isinstance(node.stage, DataStage) else {}
+    return tuple(specs.Input(i, wiring[i].type, as_of.get(i, -1)) for i in node.inputs)
 
 
 def _cleanser(stage: Cleanser, node: Wired, wiring: Wiring) -> specs.CleanserSpec:
@@ -168,7 +191,7 @@ def _enricher(stage: Enricher, node: Wired, wiring: Wiring) -> specs.EnricherSpe
     lookup = None
     if isinstance(found, Source):
         fields = _fields(_schema(found.contract, wiring))
-        lookup = specs.Lookup(_source(found), tuple(stage.join_keys), tuple(stage.fields), fields)
+        lookup = specs.Lookup(_source(found, wiring), tuple(stage.join_keys), tuple(stage.fields), fields)
     derive = {
         name: expression(text, f"{node.pointer}/derive{pointer(name)}").text for name, text in stage.derive.items()
     }

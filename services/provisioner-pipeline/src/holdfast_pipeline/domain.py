@@ -15,18 +15,23 @@ import msgspec
 
 from holdfast_model.errors import HoldfastError, Temporary
 from holdfast_model.messages import Observation, Status
-from holdfast_sdk import Changed, Context, Domain, GraphBuilder, Node, PendingApproval, Review, Reviewed
+from holdfast_sdk import Changed, Context, Domain, Found, GraphBuilder, Node, PendingApproval, Review, Reviewed
+from holdfast_sdk.reasons import SdkReason
 
 from . import specs
 from .blueprint import Blueprint
 from .checks import Refusal
 from .compiler import compile_blueprint
 from .engine import Engine
+from .feeds import Silent, StepFeed, run_id
 from .ladders import LADDERS, OUTCOMES
+from .looks import Looks
 from .reviewer import Case, Reviewer, verdict
 from .roots import Roots
+from .samples import Samples
 from .settings import Settings
 from .steps import Steps
+from .stores import ObjectPlace
 from .tasks import EngineSettings, StageTask
 from .tasks import PendingApproval as EngineAsks
 from .watcher import Watched, Watcher, watched_folder
@@ -37,11 +42,9 @@ VERSION = "1"
 READS_FILES = frozenset({specs.DATA_SOURCE, specs.INGESTION, specs.ENRICHER})
 """Types whose world changes without anybody telling: files come and change."""
 SLOW_LOOK = 60.0
+SEARCH = 600.0
+"""Seconds between two searches for tables that no stage declares: each lists a layer, and reads a file per table."""
 BACKOFF = (1.0, 60.0)
-GOLD = frozenset({specs.TRANSFORMER, specs.SINK})
-"""Types whose approved stages are removed only after a person agreed; the step that removes comes after
-that.
-"""
 KILL_MARGIN = 0.5
 """Seconds before the SDK's deadline at which a child is ended, so that its own reason is what is reported."""
 
@@ -49,10 +52,12 @@ KILL_MARGIN = 0.5
 class _Handler:
     """What all stages share. ``seconds`` bounds one observation."""
 
-    def __init__(self, engine: Engine, steps: Steps, seconds: float) -> None:
+    def __init__(self, engine: Engine, steps: Steps, seconds: float, feed: StepFeed) -> None:
         self._engine = engine
         self._steps = steps
         self._seconds = seconds
+        self._feed = feed
+        self._searches = Looks(seconds)
 
     async def observe(self, node: Node[object], ctx: Context) -> Observation:
         """What is there; UNKNOWN when that takes too long (a dead network folder must not look like
@@ -63,7 +68,7 @@ class _Handler:
                 return await asyncio.to_thread(self._engine.observe, _task(node, ctx))
         except TimeoutError:
             text = f"could not be seen within {self._seconds:g} s"
-            return Observation(Status.UNKNOWN, "timeout", text)
+            return Observation(Status.UNKNOWN, SdkReason.TIMEOUT, text)
 
     async def provision(self, node: Node[object], ctx: Context) -> Observation:
         """One step in a child process; raises what the engine raised, asks for approval as it does.
@@ -73,10 +78,18 @@ class _Handler:
         task = _task(node, ctx)
         if node.type in READS_FILES:
             await asyncio.sleep(await self._unsettled(task))
+        spec = specs.decode_spec(task.type, task.spec)
+        run = run_id(ctx.idempotency_key, ctx.attempt)
+        self._feed.began(run, task, spec)
         try:
             result = await self._steps.provision(task, _seconds_left(ctx), ctx.progress)
         except EngineAsks as asked:
+            self._feed.ended(run, task, spec, None, asked.message)
             raise PendingApproval(asked.plan, asked.summary, asked.pins) from asked
+        except HoldfastError as error:
+            self._feed.ended(run, task, spec, None, error.message)
+            raise
+        self._feed.ended(run, task, spec, result.observation)
         for touch in result.touch:
             ctx.touch(touch.node, touch.observation)
         if result.outputs is None:
@@ -96,6 +109,11 @@ class _Handler:
         except EngineAsks as asked:
             raise PendingApproval(asked.plan, asked.summary, asked.pins) from asked
 
+    async def discover(self, ctx: Context) -> list[Found]:
+        """Stages of a type that have tables here, whoever declares them."""
+        left = await self._searches.run(lambda: self._engine.search(ctx.tenant, ctx.graph, ctx.type))
+        return [Found(one.id, one.spec, one.depends_on, one.gating.value) for one in left]
+
 
 class StageHandler(_Handler):
     """Every stage but sources."""
@@ -105,9 +123,9 @@ class SourceHandler(_Handler):
     """Sources, whose folders are watched while somebody observes them."""
 
     def __init__(
-        self, engine: Engine, steps: Steps, seconds: float, watcher: Watcher, settings: EngineSettings
+        self, engine: Engine, steps: Steps, seconds: float, feed: StepFeed, watcher: Watcher, settings: EngineSettings
     ) -> None:
-        super().__init__(engine, steps, seconds)
+        super().__init__(engine, steps, seconds, feed)
         self._watcher = watcher
         self._settings = settings
 
@@ -137,11 +155,13 @@ class SourceHandler(_Handler):
             place = Roots.of(self._settings, node.tenant).place(spec.source.uri)
         except HoldfastError:
             return None  # the observation says so; there is nothing to watch
+        if isinstance(place, ObjectPlace):
+            return None  # stores tell nobody; the regular look finds what changed
         folder, deep = watched_folder(place)
         return Watched(node.tenant, node.graph, node.id, spec.dependents, folder, deep)
 
 
-def make_domain(settings: Settings, reviewer: Reviewer) -> Domain:
+def make_domain(settings: Settings, reviewer: Reviewer, samples: Samples | None = None) -> Domain:
     """The domain without its handlers; :func:`make_handlers` makes those."""
     domain = Domain(NAME, blueprint=Blueprint, version=VERSION)
     for node_type, spec in specs.SPEC_OF_TYPE.items():
@@ -153,9 +173,12 @@ def make_domain(settings: Settings, reviewer: Reviewer) -> Domain:
             timeout=settings.pipeline_step_timeout,
             concurrency=settings.pipeline_processes,
             batch=1,
-            after_human=node_type in GOLD,
+            after_human=node_type in specs.GOLD,  # the step that removes comes after a person agreed
             outcomes=OUTCOMES[node_type],
             backoff=BACKOFF,
+            adopt_orphans=settings.pipeline_leftovers if node_type != specs.DATA_SOURCE else "report",
+            scope="graph",
+            search=SEARCH,
         )(handler)
     for ladder in LADDERS:
         domain.ladder(ladder)
@@ -175,7 +198,11 @@ def make_domain(settings: Settings, reviewer: Reviewer) -> Domain:
 
     @domain.reviewer
     async def review(asked: Review, ctx: Context) -> Reviewed:
-        case = Case(asked.target, asked.reason, asked.error, asked.context)
+        context = dict(asked.context)
+        if samples is not None:
+            rows = await asyncio.to_thread(samples.of, ctx.tenant, ctx.graph, context.get("spec"))
+            context |= {"sample": rows} if rows else {}
+        case = Case(asked.target, asked.reason, asked.error, context)
         reply = await reviewer.review(case)
         fix: dict[str, object] | None = {"patch": reply.fix} if reply.fix else None
         return Reviewed(verdict(reply.text), reply.text, reply.confidence, fix)
@@ -183,13 +210,16 @@ def make_domain(settings: Settings, reviewer: Reviewer) -> Domain:
     return domain
 
 
-def make_handlers(engine: Engine, steps: Steps, settings: Settings) -> tuple[StageHandler, SourceHandler]:
-    """The handlers of all types."""
+def make_handlers(
+    engine: Engine, steps: Steps, settings: Settings, feed: StepFeed | None = None
+) -> tuple[StageHandler, SourceHandler]:
+    """The handlers of all types. ``feed`` is told when steps begin and end."""
+    feed = feed or Silent()
     engine_settings, seconds = settings.engine(), settings.pipeline_observe_timeout
     watcher = Watcher(settings.pipeline_settle, time.monotonic, engine_settings.warehouse)
     return (
-        StageHandler(engine, steps, seconds),
-        SourceHandler(engine, steps, seconds, watcher, engine_settings),
+        StageHandler(engine, steps, seconds, feed),
+        SourceHandler(engine, steps, seconds, feed, watcher, engine_settings),
     )
 
 
@@ -220,6 +250,7 @@ def _task(node: Node[object], ctx: Context) -> StageTask:
         ctx.decision,
         ctx.approval,
         ctx.deadline,
+        node.depends_on,
     )
 
 

@@ -13,10 +13,12 @@ import polars as pl
 from holdfast_model.errors import HoldfastError, Invalid
 from holdfast_model.messages import Observation, Status
 
+from .forms import keep_form
+from .leftovers import Leftover, search
 from .maintenance import maintain
 from .observing import STAGES, Stage, observe
-from .recomputing import own_folder
-from .specs import StageSpec, decode_spec
+from .recomputing import keep_as_of, own_folder
+from .specs import StageSpec, decode_spec, table_inputs
 from .tables import mapped
 from .tasks import (
     Context,
@@ -65,7 +67,9 @@ class Engine:
         """
         context, stage, spec = self._opened(task, progress)
         try:
+            keep_as_of(context, table_inputs(spec))
             result = stage.provision(context, spec)
+            keep_form(context)
             maintain(context)
         except HoldfastError:
             raise
@@ -90,6 +94,10 @@ class Engine:
         except (Exception, pl.exceptions.PanicException) as e:
             raise mapped(e, task.node) from e
 
+    def search(self, tenant: str, graph: str, node_type: str) -> list[Leftover]:
+        """What is there of a type, whoever declares it. Raises Temporary, or Forbidden, when that cannot be said."""
+        return search(self.settings, tenant, graph, node_type)
+
     def _opened(self, task: StageTask, progress: Progress = no_progress) -> tuple[Context, Stage, StageSpec]:
         spec = decode_spec(task.type, task.spec)
-        return Context(self.settings, task, self.now, progress), STAGES[task.type], spec
+        return Context(self.settings, task, self.now, progress, self.now()), STAGES[task.type], spec

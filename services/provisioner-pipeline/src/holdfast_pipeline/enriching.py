@@ -11,11 +11,12 @@ from holdfast_model.errors import NotFound, Permanent, Temporary
 from holdfast_model.messages import Observation
 
 from .casting import cast, layout, normalised, type_name, with_casts
-from .drift import project
-from .files import SourceFile, assert_unchanged, content_sha, list_source
+from .drift import examine, project
+from .files import SourceFile, assert_unchanged, content_sha, fetched, list_source
+from .reasons import PipelineReason
 from .recomputing import compared, metadata, own_folder, pin, versions, without_inputs
 from .roots import Roots
-from .specs import ERRORS_COLUMN, EnricherSpec, Field, Lookup
+from .specs import ERRORS_COLUMN, Contract, EnricherSpec, Field, Lookup
 from .tables import Table, collected, content_key, mapped, write
 from .tasks import Context, StageResult
 
@@ -57,7 +58,7 @@ def provision(context: Context, spec: EnricherSpec) -> StageResult:
     try:
         files = _lookup_files(context, spec.lookup, table, observing=False)
     except NotFound as e:
-        raise Temporary(f"the lookup is not there: {e.message}", reason="source_missing") from e
+        raise Temporary(f"the lookup is not there: {e.message}", reason=PipelineReason.SOURCE_MISSING) from e
     key = content_key(digest=context.task.digest, inputs=versions(pins), lookup=[(f.file.name, f.sha) for f in files])
     known = json.dumps([[f.file.name, f.file.tag, f.sha] for f in files])
     if table is None or table.key != key or table.commit.get(LOOKUP, "[]") != known:
@@ -75,7 +76,8 @@ def provision(context: Context, spec: EnricherSpec) -> StageResult:
                     assert_unchanged(f.file, spec.lookup.source)
 
         folder.claim()
-        write(context, folder.main, table, frame, metadata(context, key, None, **{LOOKUP: known}), before=unchanged)
+        meta = metadata(context, key, pins, None, **{LOOKUP: known})
+        write(context, folder.main, table, frame, meta, before=unchanged)
     return StageResult(observe(context, spec))
 
 
@@ -92,26 +94,43 @@ def _lookup_files(
     known: dict[str, tuple[str, str]] = {}
     if table is not None:
         known = {name: (tag, sha) for name, tag, sha in json.loads(table.commit.get(LOOKUP, "[]"))}
-    found = []
-    for name, file in sorted(listing.files.items()):
+    shas: dict[str, str] = {}
+    for name, file in listing.files.items():
         tag, sha = known.get(name, ("", ""))
         if tag == file.tag or (observing and not file.settled and sha):
-            found.append(_LookupFile(file, sha))
-        elif file.settled:
-            found.append(_LookupFile(file, content_sha(file, lookup.source)))
-        else:
+            shas[name] = sha
+        elif not file.settled:
             raise Temporary(f"lookup file {name!r} is still being written", retry_after=context.settings.settle)
-    return found
+    files = [file for _, file in sorted(listing.files.items())]
+    fresh = fetched([file for file in files if file.name not in shas], lookup.source)
+    shas |= {file.name: content_sha(file, lookup.source) for file in fresh}
+    return [_LookupFile(file, shas[file.name]) for file in files]
 
 
 def _lookup_frame(lookup: Lookup, files: list[_LookupFile]) -> pl.LazyFrame:
     if not files:
         raise Temporary(f"lookup {lookup.source.node!r} has no files yet")
-    frames = [project(f.file, lookup.source, None, None).drop("_row", ERRORS_COLUMN) for f in files]
+    empty = all(f.file.size == 0 for f in files)
+    frames = []
+    for file in fetched([f.file for f in files], lookup.source):
+        if file.size or empty:
+            _assert_fits(file, lookup)
+        frames.append(project(file, lookup.source, None, None).drop("_row", ERRORS_COLUMN))
     whole = pl.concat(frames, how="diagonal_relaxed")
     if lookup.fields:
         whole = with_casts(whole, lookup.fields).drop(ERRORS_COLUMN)
     return whole
+
+
+def _assert_fits(file: SourceFile, lookup: Lookup) -> None:
+    """Raise Permanent, with the place, for a file that cannot be read or lacks what its schema declares: all rows would
+    have nulls in its stead. Columns that are not declared are not taken, and do no harm."""
+    contract = Contract(lookup.source.node, extra="ignore", fields=lookup.fields) if lookup.fields else None
+    found = examine(file, lookup.source, contract)
+    if found.unreadable:
+        raise Permanent(f"lookup {lookup.source.node!r} cannot be read: {found.unreadable}")
+    if not found.fits:
+        raise Permanent(f"lookup {lookup.source.node!r} does not fit its schema: {file.name}: {found.text}")
 
 
 def joined(left: pl.LazyFrame, lookup: pl.LazyFrame, how: Lookup) -> pl.LazyFrame:
@@ -141,9 +160,16 @@ def joined(left: pl.LazyFrame, lookup: pl.LazyFrame, how: Lookup) -> pl.LazyFram
 
 
 def derived(frame: pl.LazyFrame, derive: dict[str, str]) -> pl.LazyFrame:
-    """``frame`` with new columns, each computed over the row with the ones before it."""
-    for name, expression in derive.items():
-        if name in frame.collect_schema():
-            raise Permanent(f"column {name!r} cannot be derived: it is there already")
-        frame = frame.with_columns(pl.sql_expr(expression).alias(name))
+    """``frame`` with new columns, each computed over the row with those that it names.
+
+    Whoever wrote them did so in an order in which that can be done; a spec, which is canonical, does not keep it."""
+    left = {name: pl.sql_expr(text).alias(name) for name, text in derive.items()}
+    while left:
+        ready = [n for n, e in left.items() if not any(c in left for c in e.meta.root_names())]
+        if not ready:
+            raise Permanent(f"columns {', '.join(left)} are derived from each other")
+        for name in ready:
+            if name in frame.collect_schema():
+                raise Permanent(f"column {name!r} cannot be derived: it is there already")
+            frame = frame.with_columns(left.pop(name))
     return frame

@@ -82,7 +82,8 @@ def expression(text: str, pointer: str, *, aggregate: bool = False) -> Expressio
     tree = _parse(canonical, pointer)
     if isinstance(tree, exp.Alias):
         raise _invalid(pointer, f"an expression has no alias here; leave out 'as {tree.alias}'")
-    if not isinstance(tree, exp.Condition | exp.Paren) or isinstance(tree, exp.Star | exp.Tuple | exp.Query):
+    value = isinstance(tree, exp.Condition | exp.Paren | exp.Filter)
+    if not value or isinstance(tree, exp.Star | exp.Tuple | exp.Query):
         raise _invalid(pointer, "an SQL expression over columns is expected here")
     aggregates = False
     for node in tree.walk():

@@ -30,7 +30,18 @@ from .blueprint import (
     pointer,
 )
 from .expressions import Expression, expression, query
-from .shapes import Shape, Type, fits, plan_aggregates, plan_condition, plan_expression, plan_query, type_name, type_of
+from .shapes import (
+    Shape,
+    Type,
+    comparable,
+    fits,
+    plan_aggregates,
+    plan_condition,
+    plan_expression,
+    plan_query,
+    type_name,
+    type_of,
+)
 from .wiring import Wired, Wiring, source_of
 
 TEXT_FORMATS = frozenset({"csv", "ndjson", "json"})
@@ -53,13 +64,12 @@ def limit_problems(limits: Limits, kind: Type, at: str) -> list[Problem]:
     problems: list[Problem] = []
     for name in _LIMITS:
         value = getattr(limits, name)
-        if value is not None and not fits(value, kind):
-            problems.append(Problem(f"{at}/{name}", f"{value!r} cannot be compared with {type_name(kind)}"))
+        if value is not None and not comparable(value, kind):
+            problems.append(Problem(f"{at}/{name}", _incomparable(value, kind)))
     for name, values in (("in", limits.one_of), ("not_in", limits.none_of)):
         for i, value in enumerate(values or ()):
             if not fits(value, kind):
-                text = f"{value!r} cannot be compared with {type_name(kind)}"
-                problems.append(Problem(f"{at}/{name}/{i}", text))
+                problems.append(Problem(f"{at}/{name}/{i}", _incomparable(value, kind)))
     texts = [n for n in ("pattern", "min_length", "max_length") if getattr(limits, n) is not None]
     if kind is not None and kind != pl.String:
         problems += [Problem(f"{at}/{n}", f"{n} is for text, but this is {type_name(kind)}") for n in texts]
@@ -70,6 +80,16 @@ def limit_problems(limits: Limits, kind: Type, at: str) -> list[Problem]:
             text = f"not a regular expression: {' '.join(str(e).split())[:200]}"
             problems.append(Problem(f"{at}/pattern", text))
     return problems
+
+
+def _incomparable(value: object, kind: Type) -> str:
+    return f"{value!r} cannot be compared with {type_name(kind)}{_like(kind)}"
+
+
+def _like(kind: Type) -> str:
+    if isinstance(kind, pl.Datetime):
+        return "; write it like 2024-01-31 or 2024-01-31T12:00:00Z"
+    return "; write it like 2024-01-31" if kind == pl.Date else ""
 
 
 class _Flow:
@@ -170,7 +190,7 @@ class _Flow:
             if why := shape.missing(column):
                 self.problems.append(Problem(where, why))
             elif not fits(value, kind := shape.columns.get(column)):
-                self.problems.append(Problem(where, f"{value!r} does not fit into {type_name(kind)}"))
+                self.problems.append(Problem(where, f"{value!r} does not fit into {type_name(kind)}{_like(kind)}"))
 
     def _enricher(self, node: Wired, stage: Enricher) -> Shape:
         shape, at = self._input(node), node.pointer
@@ -213,6 +233,10 @@ class _Flow:
 
     def _validator(self, node: Wired, stage: Validator) -> Shape:
         shape, at = self._input(node), node.pointer
+        for name in specs.QUARANTINE_COLUMNS:
+            if name in shape.columns:
+                text = f"{name!r} is a column of the quarantine; call it something else before the rows are checked"
+                self.problems.append(Problem(at, text))
         found = self.wiring.get(stage.contract) if stage.contract else None
         if found is not None and isinstance(found.stage, Schema):
             for name, field in found.stage.fields.items():
@@ -299,6 +323,8 @@ def name_problems(names: Iterable[str], at: Callable[[str], str]) -> list[Proble
 def _bad_name(name: str) -> str:
     if not name or len(name) > 255 or any(ord(c) < 32 or ord(c) == 127 for c in name):
         return f"{name!r} cannot be the name of a column"
+    if specs.stands_for_others(name):
+        return f"{name!r} cannot be the name of a column: it stands for several"
     return f"{name!r} is a column that Holdfast adds itself" if name in specs.RESERVED_COLUMNS else ""
 
 

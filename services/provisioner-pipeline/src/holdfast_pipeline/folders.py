@@ -6,15 +6,19 @@ has its folder, the new one uses ``<stage>.<type>``; so removing the old form ca
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast_model.errors import Invalid, Problem, Temporary
 from holdfast_model.names import check_label
 
+from .locations import create, remove_tree
+from .objects import Location
 from .specs import INGESTION, LAYERS, SCHEMA, VALIDATOR
 from .tasks import EngineSettings
 
@@ -31,34 +35,53 @@ _SIDE: dict[str, tuple[str, ...]] = {
 _STAGE = re.compile(r"[a-z](?!.*__)[a-z0-9_-]{0,62}\Z")
 
 
+def is_stage(name: str) -> bool:
+    """Whether a name can be a stage's id."""
+    return _STAGE.match(name) is not None
+
+
 @dataclass(frozen=True)
 class StageFolder:
     """The folders of one stage. ``main`` holds its table."""
 
-    layer: Path
+    layer: Location
     name: str
     type: str
 
     @property
-    def main(self) -> Path:
+    def main(self) -> Location:
         return self.layer / self.name
 
-    def side(self, suffix: str) -> Path:
+    def side(self, suffix: str) -> Location:
         """The table beside it: files, quarantine or decisions."""
         return self.layer / f"{self.name}__{suffix}"
 
     def claim(self) -> None:
         """Make the folder and say whose it is. Temporary when a stage of another type was faster."""
-        self.main.mkdir(parents=True, exist_ok=True)
         try:
-            with open(self.main / CLAIM, "x", encoding="utf-8") as f:
-                f.write(self.type)
+            create(self.main / CLAIM, self.type.encode())
         except FileExistsError:
             owner = _owner(self.main)
             if owner == "":  # a crash between making the claim and writing it
-                (self.main / CLAIM).write_text(self.type, encoding="utf-8")
+                (self.main / CLAIM).write_bytes(self.type.encode())
             elif owner != self.type:
                 raise Temporary(f"folder {self.name} was taken meanwhile") from None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes of this machine out while the stage does what no commit decides: they wait. Whoever is
+        killed lets go. Between machines nothing is kept out, so what is done must be right when it is done twice."""
+        self.claim()
+        if not isinstance(self.main, Path):
+            yield  # processes of many machines use it, and none is kept out
+            return
+        handle = os.open(self.main, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # file systems without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def remove(self) -> None:
         """Remove the stage's tables and nothing else. Safe to run again after a crash."""
@@ -67,14 +90,7 @@ class StageFolder:
             doomed.append(self.main)  # last: it holds the claim
         try:
             for folder in doomed:
-                grave = folder.with_name(f".removed-{folder.name}")
-                if grave.exists():
-                    shutil.rmtree(grave)
-                if folder.is_symlink():
-                    folder.unlink()
-                elif folder.exists():
-                    os.rename(folder, grave)
-                    shutil.rmtree(grave)
+                remove_tree(folder, last=CLAIM)
         except OSError as e:
             raise Temporary(f"tables of {self.name} cannot be removed: {e}") from e
 
@@ -83,7 +99,7 @@ def stage_folder(settings: EngineSettings, tenant: str, graph: str, node: str, n
     """The folder of a stage, existing or not. Raises Invalid for names that no compiler lets through."""
     check_label(tenant, "tenant", "/tenant")
     check_label(graph, "graph", "/graph")
-    if not _STAGE.match(node) or node_type not in LAYERS:
+    if not is_stage(node) or node_type not in LAYERS:
         text = f"{node!r} of type {node_type!r} cannot be a stage"
         raise Invalid(text, [Problem("/node", text)])
     layer = settings.warehouse / tenant / graph / LAYERS[node_type]
@@ -96,7 +112,7 @@ def stage_folder(settings: EngineSettings, tenant: str, graph: str, node: str, n
     return plain if owner == "" else typed
 
 
-def _owner(folder: Path) -> str:
+def _owner(folder: Location) -> str:
     try:
         return (folder / CLAIM).read_text(encoding="utf-8").strip()
     except FileNotFoundError:

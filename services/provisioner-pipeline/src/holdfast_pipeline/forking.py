@@ -1,6 +1,6 @@
 """The forkserver: a process that has everything imported and forks one child per job.
 
-``python -m holdfast_pipeline.forking MODULE:FUNCTION FD SCRATCH`` is started by :mod:`.worker`. A fresh
+``python -m holdfast_pipeline.forking MODULE:FUNCTION FD SCRATCH [WARM]`` is started by :mod:`.worker`. A fresh
 interpreter needs a second to import polars and deltalake; a fork of one that has needs about ten
 milliseconds. It stays single-threaded and computes nothing itself (a fork copies only the thread that
 calls it, so locks held by other threads would never be released).
@@ -18,6 +18,7 @@ import ctypes
 import gc
 import importlib
 import os
+import resource
 import select
 import shutil
 import signal
@@ -27,7 +28,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 Job = Callable[[bytes, Callable[[bytes], None]], bytes]
 
@@ -37,6 +40,8 @@ HEAD = struct.Struct("!cI")
 LENGTH = struct.Struct("!I")
 START, KILL = b"S", b"K"
 SENT, RETURNED, RAISED = b"s", b"r", b"x"
+MEMORY = "HOLDFAST_PIPELINE_STEP_MEMORY"
+"""Environment: megabytes that a child may take; 0 or nothing: no limit."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -91,6 +96,7 @@ class Forkserver:
         return True
 
     def _fork(self, job: int, seconds: float, fd: int) -> None:
+        parent = os.getpid()
         try:
             pid = os.fork()
         except OSError:
@@ -99,15 +105,16 @@ class Forkserver:
             self.control.sendall(ENDED.pack(job, -1))
             return
         if pid == 0:
-            self._child(job, seconds, fd)
+            self._child(job, seconds, fd, parent)
         os.close(fd)
         self.children[pid] = job
 
-    def _child(self, job: int, seconds: float, fd: int) -> None:
+    def _child(self, job: int, seconds: float, fd: int, parent: int) -> None:
         """The child's whole life. Never returns: it must not run the parent's loop or clean-up."""
         code = 1
         try:
-            _die_with_parent()
+            _die_with(parent)
+            _bounded()
             # The kernel ends the process at the deadline, whatever native code it is in by then.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
@@ -167,19 +174,37 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Linux: end with the forkserver, should it be killed. Elsewhere the deadline ends what is left."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ChildProcessError("the forkserver ended before its child had begun")  # the kernel has no signal for that
 
 
-def main(target: str, fd: str, scratch: str) -> None:
-    """Import the job, then serve."""
+def _bounded() -> None:
+    """A step that takes all memory there is ends alone: it is the first that the kernel kills, before the service or
+    anything else on the machine, and with a limit of its own it gets no further than that."""
+    limit = int(os.environ.get(MEMORY) or 0) << 20
+    if limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    with suppress(OSError):  # not on Linux, or not allowed
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def main(target: str, fd: str, scratch: str, warm: str = "") -> None:
+    """Import the job, call ``warm`` (a function named like the job) for what it loads, then serve."""
     # Importing polars starts a thread that only removes spilled files, which is done here by removing the
     # folder; Python 3.12 warns of any thread.
     warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-    module, _, name = target.partition(":")
-    job: Job = getattr(importlib.import_module(module), name)
+    job: Job = _named(target)
+    if warm:
+        _named(warm)()
     gc.collect()
     gc.freeze()  # children share the imported objects' pages as long as nobody counts references on them
     Forkserver(job, socket.socket(fileno=int(fd)), Path(scratch)).serve()

@@ -6,24 +6,31 @@ all is landed, the notes are committed with what was seen, so that observing nee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 
 import msgspec
 import polars as pl
 
-from holdfast_model.errors import NotFound, Temporary
+from holdfast_model.errors import NotFound, Permanent, Temporary
 from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status, Touch
 
-from .casting import ERRORS, LINEAGE, common_schema, fit_to, layout
-from .contracts import SCHEMA_NODE, contract_observation, read_notes, read_rulings
-from .drift import Examination, examine, is_hopeless, project
-from .files import Listing, SourceFile, assert_unchanged, content_sha, list_source
+from .bundles import FEW, Bundles
+from .casting import ERRORS, LINEAGE, common_schema, data_columns, dtype_of, fit_to, layout
+from .contracts import SCHEMA_NODE, Notes, contract_observation, read_notes, read_rulings
+from .drift import Columns, Examination, Tally, examine, heading, is_hopeless, project
+from .files import Listing, SourceFile, assert_unchanged, content_sha, fetched, list_source
 from .folders import FILES, StageFolder, stage_folder
+from .landed import landed_files
 from .ledger import Landed, Ledger, Note, Rulings, Taken, Work, plan, reading_of, seen, sort_out
+from .reading import TEXT_FORMATS
+from .reasons import PipelineReason
+from .recomputing import STARTED, pace
 from .roots import Roots
 from .specs import ERRORS_COLUMN, IngestionSpec, contract_digest
-from .tables import DIGEST, KEY, Table, collected, content_key, in_list, write
+from .tables import DIGEST, KEY, Table, content_key, repeated, write
 from .tasks import Context, StageResult
 
 SEEN = "holdfast_seen"
@@ -41,6 +48,11 @@ class _State:
     reading: str
     listing: Listing
     seen: str
+
+    @cached_property
+    def notes(self) -> Notes:
+        """What ``files`` holds."""
+        return read_notes(self.files)
 
     @property
     def settled(self) -> bool:
@@ -98,12 +110,13 @@ def provision(context: Context, spec: IngestionSpec) -> StageResult:
     try:
         state = _state(context, spec)
     except NotFound as e:
-        raise Temporary(f"the source is not there: {e.message}", reason="source_missing") from e
+        raise Temporary(f"the source is not there: {e.message}", reason=PipelineReason.SOURCE_MISSING) from e
     if not (state.settled and state.main is not None and state.main.digest == task.digest):
         state = _land(context, spec, state)
     touch: tuple[Touch, ...] = ()
     if spec.contract is not None:
-        held = contract_observation(context.settings, task.tenant, task.graph, spec.contract)
+        known = {state.folder.side(FILES): state.notes}
+        held = contract_observation(context.settings, task.tenant, task.graph, spec.contract, known)
         touch = (Touch(spec.contract.node, held),)
     return StageResult(_present(state), touch=touch)
 
@@ -111,17 +124,18 @@ def provision(context: Context, spec: IngestionSpec) -> StageResult:
 def _present(state: _State) -> Observation:
     if state.main is None or state.files is None:
         raise Temporary("the tables went away")
-    notes = read_notes(state.files).values()
+    notes = state.notes.values()
     broken = [n for n in notes if n.state == "unreadable"]
     info: dict[str, object] = {
         "files": len(state.listing.files),
         "held": sum(state.rulings.undecided(n) for n in notes),
         "rows": state.main.rows(),
+        **pace(state.main.commit),
     }
     if broken:
         text = "; ".join(n.found.text for n in broken[:5])
         return Observation(
-            Status.DRIFTED, "unreadable", f"{len(broken)} files cannot be read: {text}",
+            Status.DRIFTED, PipelineReason.UNREADABLE, f"{len(broken)} files cannot be read: {text}",
             token=state.files.key, hold=True, info=info,
         )  # fmt: skip
     return Observation(Status.PRESENT, token=state.files.key, info=info)
@@ -142,19 +156,47 @@ def _state(context: Context, spec: IngestionSpec) -> _State:
 
 
 def _ledger(state: _State) -> Ledger:
-    landed: dict[str, Landed] = {}
-    if state.main is not None:
-        rows = collected(state.main.scan().select("_file", "_tag", "_sha").unique(), state.folder.name)
-        landed = {name: Landed(name, tag, sha) for name, tag, sha in rows.iter_rows()}
-    return Ledger(landed, read_notes(state.files))
+    return Ledger(landed_files(state.main), state.notes)
+
+
+class _Trusted(dict[str, Tally]):
+    """Files that are only looked at while they are written, by name; small ones among them are read together."""
+
+    def __init__(self, spec: IngestionSpec) -> None:
+        super().__init__()
+        self.bundles = Bundles(spec.source, spec.contract)
+
+
+class _Misjudged(Permanent):
+    """Files that were taken for granted by their columns, and are not what these promised."""
+
+    def __init__(self, why: str, names: set[str]) -> None:
+        super().__init__(why)
+        self.names = names
 
 
 def _land(context: Context, spec: IngestionSpec, state: _State) -> _State:
+    """Take what is there to be taken. Files whose columns fit are read once: their values are looked at while they
+    are written, and nothing is committed unless they fit, too. Those that may not are looked at first the next time, so
+    that one odd file among thousands does not have all of them read twice."""
+    doubted: set[str] = set()
+    while True:
+        try:
+            return _landed(context, spec, state, _Trusted(spec), doubted)
+        except _Misjudged as e:
+            doubted |= e.names
+        state = _state(context, spec)
+
+
+def _landed(
+    context: Context, spec: IngestionSpec, state: _State, trusted: _Trusted, doubted: Collection[str]
+) -> _State:
+    """``trusted``: filled with the files that are only looked at while they are written; never with ``doubted``."""
     task = context.task
     ledger = _ledger(state)
     work = plan(state.listing, ledger, state.rulings, state.reading)
     contract = contract_digest(spec.contract) if spec.contract else ""
-    found = _looked_at(context, spec, state, ledger, work)
+    found = _looked_at(context, spec, state, ledger, work, trusted, doubted)
     result = sort_out(work, found, ledger, state.rulings, state.reading, contract)
     state.folder.claim()
 
@@ -169,34 +211,78 @@ def _land(context: Context, spec: IngestionSpec, state: _State) -> _State:
         emptied = []
         for name in gone:
             landed.pop(name, None)
+        stays = bool(landed)
         landed |= {t.file.name: Landed(t.file.name, f"{t.file.tag}~{state.reading}", t.sha) for t in chunk}
         key = content_key(digest=task.digest, files=sorted((x.name, x.sha, x.tag[-16:]) for x in landed.values()))
         done += len(chunk)
         context.progress(done, len(result.taken), "files", task.node)
         if main is None or main.key != key:
-            main = _commit(context, spec, state, main, chunk, sorted(gone), key)
+            try:
+                main = _commit(context, spec, state, main, chunk, sorted(gone), key, trusted, stays=stays)
+            except _Misjudged:
+                raise
+            except Permanent as e:  # which of them cannot be read as it promised is not known
+                if names := {t.file.name for t in chunk if t.file.name in trusted}:
+                    raise _Misjudged(e.message, names) from e
+                raise
     if main is None:
         raise Temporary("the table went away")
+    landed_files(main, written=landed, appended=_appended(state, main, chunks))
     files = _commit_notes(context, spec, state, result.notes, main.key)
     return _State(state.folder, main, files, state.rulings, state.reading, state.listing, state.seen)
 
 
+def _appended(state: _State, main: Table, chunks: list[tuple[Taken, ...]]) -> dict[str, list[str]]:
+    """Which files are in the one data file that came to the others, if that is how rows came."""
+    before = {p.name for p in state.main.paths()} if state.main is not None else set()
+    after = {p.name for p in main.paths()}
+    if len(chunks) != 1 or not before < after or len(after) != len(before) + 1:
+        return {}
+    return {name: [t.file.name for t in chunks[0]] for name in after - before}
+
+
 def _looked_at(
-    context: Context, spec: IngestionSpec, state: _State, ledger: Ledger, work: Work
+    context: Context,
+    spec: IngestionSpec,
+    state: _State,
+    ledger: Ledger,
+    work: Work,
+    trusted: _Trusted,
+    doubted: Collection[str],
 ) -> Iterator[tuple[SourceFile, str, Examination | None]]:
     contract = contract_digest(spec.contract) if spec.contract else ""
-    for count, file in enumerate(work.files):
+    there = dict(state.main.schema()) if state.main is not None else {}
+    known = {c: there[c] for c in data_columns(there)}
+    for count, file in enumerate(fetched(work.files, spec.source)):
         context.progress(count, len(work.files), "files", f"looking at {file.name}")
-        sha = content_sha(file, spec.source)
+        doubtful = file.name in doubted
+        content = trusted.bundles.content(file) if not doubtful and len(work.files) >= FEW else None
+        sha = content_sha(file, spec.source) if content is None else sha256(content).hexdigest()
         landed = ledger.landed.get(file.name)
         if landed is not None and landed.sha == sha and landed.tag.endswith(f"~{state.reading}"):
+            assert_unchanged(file, spec.source)
             yield file, sha, None
             continue
-        found = examine(file, spec.source, spec.contract)
+        if (
+            not doubtful
+            and not state.rulings.rejected(sha)
+            and (tally := _heading(spec, file, content, known, trusted))
+        ):
+            trusted[file.name] = tally
+            yield file, sha, msgspec.structs.replace(tally.heading, rows=1)
+            continue
+        found = examine(file, spec.source, spec.contract, known)
         if found.unreadable and state.rulings.accepted(contract, found, sha) is not None:
             found = msgspec.structs.replace(found, hopeless=is_hopeless(file, spec.source))
         assert_unchanged(file, spec.source)
         yield file, sha, found
+
+
+def _heading(
+    spec: IngestionSpec, file: SourceFile, content: bytes | None, known: Columns, trusted: _Trusted
+) -> Tally | None:
+    together = trusted.bundles.heading(file, content, known) if content is not None else None
+    return together or heading(file, spec.source, spec.contract, known)
 
 
 def _commit(
@@ -207,34 +293,47 @@ def _commit(
     chunk: Iterable[Taken],
     gone: list[str],
     key: str,
+    trusted: _Trusted,
+    *,
+    stays: bool,
 ) -> Table:
-    """Put the rows of ``chunk`` in and take those of ``gone`` out, in one commit."""
+    """Put the rows of ``chunk`` in and take those of ``gone`` out, in one commit. ``stays``: whether any row does."""
     chunk = list(chunk)
-    frames = [_rows(spec, state, t, key) for t in chunk]
+    bundles = trusted.bundles
+    frames = [_rows(spec, state, t, key, trusted.get(t.file.name)) for t in chunk if t.file.name not in bundles]
+    frames += bundles.rows([t for t in chunk if t.file.name in bundles], state.reading, key[:16])
     if not frames:
         frames = [_no_rows(spec, main)]
     there = main.schema() if main is not None else None
-    schema = common_schema([*([there] if there is not None else []), *(f.collect_schema() for f in frames)])
-    metadata = {KEY: key, DIGEST: context.task.digest}
+    given = [f.collect_schema() for f in frames]
+    before = there or pl.Schema()
+    if not stays:  # The types are those of the rows that come, whatever the table was begun with.
+        new = common_schema(given)
+        before = pl.Schema({c: new.get(c, t) for c, t in before.items()})
+    schema = common_schema([before, *given])
+    metadata = {KEY: key, DIGEST: context.task.digest, STARTED: str(context.started)}
 
     def unchanged() -> None:
         for t in chunk:
             assert_unchanged(t.file, spec.source)
+        found = {t.file.name: trusted[t.file.name].examination for t in chunk if t.file.name in trusted}
+        if odd := {name for name, seen in found.items() if not (seen.fits and seen.rows)}:
+            raise _Misjudged(f"{len(odd)} files are not what their columns promised", odd)
 
     if main is None or there is None or dict(schema) != dict(there):
         # Columns came or changed their type: one commit rewrites the table, with the rows it keeps.
-        kept = [] if main is None else [main.scan().filter(~pl.col("_file").is_in(gone))]
+        kept = [main.scan().filter(~pl.col("_file").is_in(gone))] if main is not None and stays else []
         whole = pl.concat([fit_to(f, schema) for f in [*kept, *frames]])
         return write(context, state.folder.main, main, whole, metadata, before=unchanged)
     rows = pl.concat([fit_to(f, schema) for f in frames])
     if not gone:
         return write(context, state.folder.main, main, rows, metadata, mode="append", before=unchanged)
-    replaced = in_list("_file", sorted({*gone, *(t.file.name for t in chunk)}))
+    replaced = pl.col("_file").is_in(sorted({*gone, *(t.file.name for t in chunk)}))
     return write(context, state.folder.main, main, rows, metadata, replace=replaced, before=unchanged)
 
 
-def _rows(spec: IngestionSpec, state: _State, taken: Taken, key: str) -> pl.LazyFrame:
-    frame = project(taken.file, spec.source, spec.contract, taken.mapping)
+def _rows(spec: IngestionSpec, state: _State, taken: Taken, key: str, tally: Tally | None) -> pl.LazyFrame:
+    frame = project(taken.file, spec.source, spec.contract, taken.mapping, tally, seen=True)
     lineage = {
         "_file": taken.file.name,
         "_tag": f"{taken.file.tag}~{state.reading}",
@@ -247,8 +346,9 @@ def _rows(spec: IngestionSpec, state: _State, taken: Taken, key: str) -> pl.Lazy
 def _no_rows(spec: IngestionSpec, main: Table | None) -> pl.LazyFrame:
     if main is not None:
         return pl.LazyFrame(schema=main.schema())
-    fields = [f.name for f in spec.contract.fields] if spec.contract else []
-    data = {n: pl.String() for n in fields}
+    fields = spec.contract.fields if spec.contract else ()
+    text = spec.source.format in TEXT_FORMATS
+    data = {f.name: (None if text else dtype_of(f.type)) or pl.String() for f in fields}
     return pl.LazyFrame(schema={**data, **LINEAGE, ERRORS_COLUMN: ERRORS})
 
 
@@ -256,12 +356,14 @@ def _commit_notes(context: Context, spec: IngestionSpec, state: _State, notes: d
     rows = {n: msgspec.json.encode(note, order="sorted").decode() for n, note in sorted(notes.items())}
     key = content_key(seen=state.seen, main=main_key, notes=rows)
     folder = state.folder.side(FILES)
-    table = Table.open(folder)
+    table = state.files
     if table is not None and table.key == key:
         return table
     metadata = {KEY: key, DIGEST: context.task.digest, SEEN: state.seen, MAIN: main_key}
     if spec.contract is not None:
         metadata[SCHEMA_NODE] = spec.contract.node
+    if table is not None and not table.foreign and state.notes == notes:
+        return repeated(context, table, metadata)
     schema = {"name": pl.String, "note": pl.String}
     frame = pl.LazyFrame({"name": list(rows), "note": list(rows.values())}, schema=schema)
     return write(context, folder, table, frame, metadata)

@@ -12,12 +12,12 @@ from holdfast_model.manifest import AddNode, Ladder, Rung
 from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW
 
 from . import specs
+from .reasons import PipelineReason
 
 RETRIES = 3
 """Failures in an episode that are answered by trying again, before a reviewer is asked."""
 
-QUARANTINED = "quarantined"
-SCHEMA_DRIFT = "schema_drift"
+QUARANTINED, SCHEMA_DRIFT = PipelineReason.QUARANTINED, PipelineReason.SCHEMA_DRIFT
 
 _ASK_REVIEWER = (
     f"(count > {RETRIES} || fault.permanent)"

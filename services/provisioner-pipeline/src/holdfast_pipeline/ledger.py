@@ -68,9 +68,13 @@ class Rulings:
 
     def accepted(self, contract: str, found: Examination, sha: str) -> ColumnMapping | None:
         """The mapping to read a misfit with: decided for its way of not fitting, or for this very content. The
-        newest decision counts."""
+        newest decision counts. A content that cannot be read is like no other, although the same may be said of it."""
         own = [r for r in self.entries if r.outcome == "accept" and r.ingestion == self.ingestion]
-        fit = [r for r in own if r.contract == contract and (r.signature == found.signature or r.sha == sha)]
+        fit = [
+            r
+            for r in own
+            if r.contract == contract and (r.sha == sha or (not found.unreadable and r.signature == found.signature))
+        ]
         return max(fit, key=lambda r: r.at).mapping if fit else None
 
     def rejected(self, sha: str) -> bool:
@@ -107,9 +111,10 @@ class Work:
 
 
 def reading_of(spec: IngestionSpec) -> str:
-    """Identifies how files are read: another format, option or contract means that all are read again."""
+    """Identifies how files are read: another format, option, contract or run means that all are read again."""
     contract = contract_digest(spec.contract) if spec.contract else ""
-    return content_key(format=spec.source.format, options=spec.source.options, contract=contract)[:16]
+    again = {"run": spec.run} if spec.run else {}
+    return content_key(format=spec.source.format, options=spec.source.options, contract=contract, **again)[:16]
 
 
 def seen(listing: Listing, reading: str, rulings: Rulings) -> str:
@@ -175,7 +180,8 @@ def sort_out(
 ) -> Sorted:
     """Decide about each file looked at: (file, sha, examination; None = known by its content already).
 
-    A new file with the content of a landed file that is gone takes over its rows. A misfit leaves the old rows of
+    A file with the content of a landed file that is gone is that file under a new name, and takes over its rows; also
+    where it was moved over another one. A misfit leaves the old rows of
     its path alone, also when it is rejected.
     """
     notes = {n: note for n, note in ledger.notes.items() if n not in work.obsolete}
@@ -206,6 +212,6 @@ def sort_out(
         elif examination.hopeless:
             note("unreadable", examination)
         else:
-            old = "" if file.name in ledger.landed or sha not in gone or not gone[sha] else gone[sha].pop(0)
+            old = gone[sha].pop(0) if gone.get(sha) else ""
             taken.append(Taken(file, sha, mapping, old))
     return Sorted(tuple(taken), notes, frozenset(emptied))

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 
 import msgspec
 from deltalake import CommitProperties
@@ -21,6 +19,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from holdfast_model.errors import HoldfastError, Temporary
 
 from .folders import DECISIONS, FILES, QUARANTINE, StageFolder, stage_folder
+from .locations import files_in, names_in, write_whole, written_at
+from .objects import Location
 from .specs import INGESTION, LAYERS
 from .tables import DATA_VERSION, KEY, MAINTAINED, DataVersion, Table
 from .tasks import Context
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 COMPACT_EVERY = 50
 """Commits of a Bronze table after which its small files are joined."""
+NOTES_EVERY = 10
+"""Commits of an ingestion's notes after which outdated ones are removed: they are small, and come with every file."""
 KEPT = 3
 """Newest data versions whose files are kept, besides those that open approvals are about."""
 ORPHAN_AGE = 86_400.0
@@ -36,6 +38,8 @@ ORPHAN_AGE = 86_400.0
 
 MARKER = "_holdfast_maintained"
 PINS = "_holdfast_pins"
+AS_OF = "_holdfast_as_of"
+"""Files in a stage's folder: which versions of its inputs an open approval is about, and which its spec names."""
 _TARGET_SIZE = 256 * 1024 * 1024
 
 
@@ -46,28 +50,32 @@ def maintain(context: Context, *, compact_every: int = COMPACT_EVERY) -> None:
     try:
         folder = stage_folder(context.settings, task.tenant, task.graph, task.node, task.type)
         for path in (folder.main, *(folder.side(s) for s in (FILES, QUARANTINE, DECISIONS))):
-            bronze = task.type == INGESTION and path == folder.main
-            _maintain(context, path, compact_every if bronze else 0)
+            if path == folder.side(FILES):
+                _maintain(context, path, NOTES_EVERY)
+            elif task.type == INGESTION and path == folder.main:
+                _maintain(context, path, compact_every, compact=True)
+            else:
+                _maintain(context, path, 1)
     except (HoldfastError, DeltaError, OSError) as e:
         log.warning("maintenance of %s was given up: %s", context.mark, e)
 
 
-def _maintain(context: Context, folder: Path, compact_every: int) -> None:
+def _maintain(context: Context, folder: Location, every: int, *, compact: bool = False) -> None:
     newest = _newest(folder)
     since = newest - _marked(folder)
-    if newest < 0 or since < (compact_every or 1):
+    if newest < 0 or since < every:
         return
     # Marked before the work: a table too large to be cared for within one step must not fail its steps for ever.
     marker = folder / MARKER
-    marker.write_text(str(newest), encoding="ascii")
+    marker.write_bytes(b"%d" % newest)
     table = Table.open(folder)
     if table is None or table.foreign or not table.commit:
         return
-    if compact_every and len(table.paths()) > 1:
+    if compact and len(table.paths()) > 1:
         table = compacted(table)
-        marker.write_text(str(table.version), encoding="ascii")
+        marker.write_bytes(b"%d" % table.version)
     context.in_time()
-    for path in _doomed(context, table, marker.stat().st_mtime):
+    for path in _doomed(context, table, written_at(marker)):
         with suppress(FileNotFoundError):
             path.unlink()
 
@@ -84,22 +92,19 @@ def compacted(table: Table) -> Table:
     return Table.open(table.folder) or table
 
 
-def _newest(folder: Path) -> int:
-    try:
-        names = os.listdir(folder / "_delta_log")
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
+def _newest(folder: Location) -> int:
+    names = names_in(folder / "_delta_log")
     return max((int(n[:20]) for n in names if n.endswith(".json") and n[:20].isdigit()), default=-1)
 
 
-def _marked(folder: Path) -> int:
+def _marked(folder: Location) -> int:
     try:
         return int((folder / MARKER).read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return 0
 
 
-def data_versions(folder: Path, newest: int) -> Iterator[int]:
+def data_versions(folder: Location, newest: int) -> Iterator[int]:
     """Versions with content of their own, newest first, as far back as the log tells."""
     for at in range(newest, -1, -1):
         try:
@@ -116,10 +121,10 @@ def _kept(context: Context, table: Table) -> list[int]:
     return sorted(v for v in kept | pinned(context, table.metadata_id) if v <= table.version)
 
 
-def _doomed(context: Context, table: Table, now: float) -> Iterator[Path]:
+def _doomed(context: Context, table: Table, now: float) -> Iterator[Location]:
     """Files of versions that are not kept, and old files that no commit mentions. ``now`` is the storage's own time."""
     kept = _kept(context, table)
-    needed: set[Path] = set()
+    needed: set[Location] = set()
     for version in kept:
         at = table if version == table.version else Table.open(table.folder, version)
         needed |= set(at.paths()) if at is not None else set()
@@ -129,37 +134,34 @@ def _doomed(context: Context, table: Table, now: float) -> Iterator[Path]:
     )
     known = {table.folder / name for name in superseded} - needed
     yield from known
-    with os.scandir(table.folder) as entries:
-        for entry in entries:
-            path = Path(entry)
-            if not entry.name.endswith(".parquet") or entry.name.startswith(("_", ".")) or path in needed | known:
-                continue
-            if now - entry.stat(follow_symlinks=False).st_mtime > ORPHAN_AGE:
-                yield path
+    for path, written in files_in(table.folder):
+        if not path.name.endswith(".parquet") or path.name.startswith(("_", ".")) or path in needed | known:
+            continue
+        if now - written > ORPHAN_AGE:
+            yield path
 
 
 # Pins
 
 
-def keep_pins(context: Context, folder: StageFolder, pins: Mapping[str, DataVersion]) -> None:
-    """Remember which versions an open approval of this stage is about; {} when it is open no more."""
-    path = folder.main / PINS
+def keep_pins(context: Context, folder: StageFolder, pins: Mapping[str, DataVersion], name: str = PINS) -> None:
+    """Remember which versions an open approval of this stage is about (with :data:`AS_OF`: which its spec names); {}
+    when none are any more."""
+    path = folder.main / name
     if not pins:
         path.unlink(missing_ok=True)
         return
     folder.claim()
-    written = path.with_name(f"{PINS}.tmp")
-    written.write_bytes(msgspec.json.encode({n: list(v) for n, v in pins.items()}))
-    os.replace(written, path)
+    write_whole(path, msgspec.json.encode({n: list(v) for n, v in pins.items()}))
 
 
 def pinned(context: Context, metadata_id: str) -> set[int]:
-    """The versions of a table that open approvals of its graph are about."""
+    """The versions of a table that open approvals of its graph are about, or that specs name."""
     task, found = context.task, set()
     graph = context.settings.warehouse / task.tenant / task.graph
     for layer in sorted(set(LAYERS.values())):
-        for path in (graph / layer).glob(f"*/{PINS}"):
-            with suppress(FileNotFoundError, msgspec.DecodeError):
+        for path in (graph / layer / stage / name for stage in names_in(graph / layer) for name in (PINS, AS_OF)):
+            with suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
                 pins = msgspec.json.decode(path.read_bytes(), type=dict[str, tuple[str, int]])
                 found |= {version for table, version in pins.values() if table == metadata_id}
     return found

@@ -13,6 +13,7 @@ from holdfast_model.messages import REASON_STALE, Observation, Status, Touch
 
 from . import cleansing, contracts, enriching, ingestion, sinks, specs, transforming, validating
 from .files import list_source
+from .reasons import PipelineReason
 from .recomputing import own_folder
 from .roots import Roots
 from .tables import content_key, mapped
@@ -47,7 +48,7 @@ def observe(context: Context, stage: Stage, spec: specs.StageSpec) -> Observatio
     except (Exception, pl.exceptions.PanicException) as e:  # noqa: BLE001
         # An observer that fails must never look like "everything is gone".
         found = mapped(e, context.task.node)
-        return Observation(Status.UNKNOWN, "unavailable", str(found))
+        return Observation(Status.UNKNOWN, PipelineReason.UNAVAILABLE, str(found))
 
 
 def _observe_source(context: Context, spec: specs.DataSourceSpec) -> Observation:
@@ -64,7 +65,7 @@ def _provision_source(context: Context, spec: specs.DataSourceSpec) -> StageResu
     """Nothing can be made here: the source is listable, or Temporary. Its dependents are touched when it is."""
     found = _observe_source(context, spec)
     if found.status is not Status.PRESENT:
-        raise Temporary(found.detail, reason="source_missing")
+        raise Temporary(found.detail, reason=PipelineReason.SOURCE_MISSING)
     return StageResult(found, touch=tuple(Touch(n) for n in spec.dependents))
 
 

@@ -14,11 +14,10 @@ import msgspec
 import polars as pl
 
 from .casting import SEPARATOR
-from .specs import ERRORS_COLUMN
+from .duplicates import Copies
+from .specs import ERRORS_COLUMN, QUARANTINE_COLUMNS
 
-FAILED = "_failed"
-STATUS = "_status"
-BREACH = "_breach"
+FAILED, STATUS, BREACH = QUARANTINE_COLUMNS
 """Columns of the quarantine table beside those of the rows: failed checks; undecided or dropped; whether the row's
 file was below the threshold when the stage was held."""
 
@@ -155,23 +154,12 @@ class Judged:
 
 
 def judged(
-    frame: pl.LazyFrame, checks: dict[str, pl.Expr], copies: dict[str, pl.DataFrame], rulings: list[RowRuling]
+    frame: pl.LazyFrame, checks: dict[str, pl.Expr], copies: dict[str, Copies | None], rulings: list[RowRuling]
 ) -> Judged:
     """Judge the rows of ``frame``. ``checks``: name -> true where a row fails; null is no failure. ``copies``: name
-    -> the keys (as :func:`copied`) whose rows fail. What ``_errors`` names counts as failed."""
+    -> the rows that fail because another one has their keys. What ``_errors`` names counts as failed."""
     columns = frame.collect_schema().names()
-    failing = {
-        name: f"_fails{i}" for i, name in enumerate([*checks, *(n for n, keys in copies.items() if keys.height)])
-    }
+    checks = checks | {name: found.copy for name, found in copies.items() if found is not None}
+    failing = {name: f"\x00fails{i}" for i, name in enumerate(checks)}  # names that no column can have
     frame = frame.with_columns(failed.alias(failing[name]) for name, failed in checks.items())
-    for name, keys in copies.items():
-        if keys.height:
-            marked = keys.lazy().with_columns(pl.lit(True).alias(failing[name]))
-            frame = frame.join(marked, on=keys.columns, how="left")
     return Judged(frame, columns, failing, rulings)
-
-
-def copied(frame: pl.LazyFrame, columns: list[str]) -> pl.LazyFrame:
-    """The keys that more than one row has; a key with a null has no copies."""
-    counted = frame.select(columns).drop_nulls().group_by(columns).len("_copies")
-    return counted.filter(pl.col("_copies") > 1).select(columns)

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
-from holdfast_model.errors import Temporary
+from holdfast_model.errors import Permanent, Temporary
 from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status
 
 from .casting import data_columns
 from .folders import StageFolder, stage_folder
+from .maintenance import AS_OF, keep_pins
+from .objects import Location
+from .reasons import PipelineReason
 from .specs import Input
-from .tables import DIGEST, KEY, DataVersion, Table, write
+from .tables import ADDED, AT, DIGEST, KEY, DataVersion, Table, write
 from .tasks import Context
 
 INFO = "holdfast_info"
-"""Commit metadata: what the computation counted, as JSON; shown to people."""
+INPUTS = "holdfast_inputs"
+STARTED = "holdfast_started"
+"""Commit metadata: what the computation counted, as JSON, shown to people; which tables at which versions it read, as
+JSON (``[[node, type, table id, version], ...]``); when it began (epoch seconds)."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,38 @@ def pin(context: Context, inputs: Iterable[Input], at: Mapping[str, DataVersion]
         folder = stage_folder(context.settings, task.tenant, task.graph, wanted.node, wanted.type).main
         table = Table.open(folder)
         if table is None:
-            raise Temporary(f"input {wanted.node!r} is not there yet", reason="input_missing")
-        version = at[wanted.node] if at is not None else table.data_version
+            raise Temporary(f"input {wanted.node!r} is not there yet", reason=PipelineReason.INPUT_MISSING)
+        version = at[wanted.node] if at is not None else _wanted(wanted, table)
         if version.table != table.metadata_id:
-            raise Temporary(f"input {wanted.node!r} was made anew; plan again", reason="input_moved")
+            raise Temporary(f"input {wanted.node!r} was made anew; plan again", reason=PipelineReason.INPUT_MOVED)
         if version != table.data_version:  # maintenance commits have the same rows
             table = Table.open(folder, version.version)
         if table is None or not table.commit:
             raise Temporary(f"input {wanted.node!r} has no content yet")
+        if wanted.as_of >= 0 and not all(p.exists() for p in table.paths()):
+            raise _not_kept(wanted)
         pins.append(Pin(wanted, table))
     return pins
+
+
+def keep_as_of(context: Context, inputs: Iterable[Input]) -> None:
+    """Have the versions that a spec names kept for as long as it names them."""
+    named = pin(context, [i for i in inputs if i.as_of >= 0])
+    keep_pins(context, own_folder(context), {p.input.node: p.version for p in named}, AS_OF)
+
+
+def _wanted(wanted: Input, table: Table) -> DataVersion:
+    """The newest version, or the one that the spec names."""
+    if wanted.as_of < 0:
+        return table.data_version
+    if wanted.as_of > table.version:
+        raise _not_kept(wanted)
+    return DataVersion(table.metadata_id, wanted.as_of)
+
+
+def _not_kept(wanted: Input) -> Permanent:
+    text = f"version {wanted.as_of} of input {wanted.node!r} is not kept (see `holdfast pipeline lineage`)"
+    return Permanent(text, reason=PipelineReason.VERSION_NOT_KEPT)
 
 
 def versions(pins: Iterable[Pin]) -> list[tuple[str, str, int]]:
@@ -95,22 +122,40 @@ def without_inputs(context: Context, table: Table | None, why: str) -> Observati
 
 
 def info_of(table: Table) -> dict[str, object]:
-    """What was counted when the table was written, with its number of rows."""
+    """What was counted when the table was written, with its number of rows, and how fast they came."""
     counted = json.loads(table.commit.get(INFO, "{}"))
-    return {"rows": table.rows(), **counted}
+    return {"rows": table.rows(), **pace(table.commit), **counted}
 
 
-def metadata(context: Context, key: str, info: Mapping[str, object] | None = None, **more: str) -> dict[str, str]:
-    """The commit metadata of a stage's table."""
+def pace(commit: Mapping[str, str]) -> dict[str, object]:
+    """``seconds`` that a data commit took and its rows a second; nothing where the commit does not tell."""
+    try:
+        seconds = float(commit[AT]) / 1000 - float(commit[STARTED])
+        added = int(commit[ADDED])
+    except (KeyError, ValueError):
+        return {}
+    if seconds <= 0:
+        return {}
+    return {"seconds": round(seconds, 3), "rows_per_second": round(added / seconds)}
+
+
+def metadata(
+    context: Context, key: str, pins: Iterable[Pin], info: Mapping[str, object] | None = None, **more: str
+) -> dict[str, str]:
+    """The commit metadata of a stage's table that was made from ``pins``."""
     return {
         KEY: key,
         DIGEST: context.task.digest,
+        INPUTS: json.dumps([[p.input.node, p.input.type, *p.version] for p in pins]),
+        STARTED: str(context.started),
         **({INFO: json.dumps(info, sort_keys=True)} if info else {}),
         **more,
     }
 
 
-def overwrite(context: Context, folder: Path, table: Table | None, frame: pl.LazyFrame, meta: dict[str, str]) -> Table:
+def overwrite(
+    context: Context, folder: Location, table: Table | None, frame: pl.LazyFrame, meta: dict[str, str]
+) -> Table:
     """Replace the whole content of a stage's own table."""
     own_folder(context).claim()
     return write(context, folder, table, frame, meta)

@@ -12,15 +12,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from holdfast_model.errors import Forbidden, Invalid, Problem
+from holdfast_model.names import check_label
 
+from .objects import Location
+from .patterns import is_pattern
+from .stores import ObjectPlace, StoreRef, is_object_uri, object_place
 from .tasks import EngineSettings
-
-MAGIC = frozenset("*?[")
-
-
-def is_pattern(part: str) -> bool:
-    """Whether a path component is a glob pattern."""
-    return any(c in MAGIC for c in part)
 
 
 @dataclass(frozen=True)
@@ -51,26 +48,32 @@ class Roots:
 
     tenant: str
     folders: tuple[Path, ...]
-    warehouse: Path
+    warehouse: Location
+    stores: tuple[StoreRef, ...] = ()
 
     @classmethod
     def of(cls, settings: EngineSettings, tenant: str) -> Roots:
         """The tenant's configured roots, real paths. A tenant without any can reach nothing."""
         folders = settings.roots.get(tenant)
         if folders is None:
-            folders = (settings.data / tenant,) if settings.data is not None else ()
+            folders = (settings.data / check_label(tenant, "tenant"),) if settings.data is not None else ()
         real = tuple(Path(os.path.realpath(f)) for f in folders)
-        return cls(tenant, real, Path(os.path.realpath(settings.warehouse)))
+        warehouse = settings.warehouse
+        if isinstance(warehouse, Path):
+            warehouse = Path(os.path.realpath(warehouse))
+        return cls(tenant, real, warehouse, settings.stores.get(tenant, ()))
 
-    def place(self, uri: str) -> Place:
-        """Where ``uri`` (relative, absolute or ``file://``) points to.
+    def place(self, uri: str) -> Place | ObjectPlace:
+        """Where ``uri`` (relative, absolute, ``file://`` or ``s3://``) points to.
 
         Raises Invalid for other schemes, ``..`` and control characters, Forbidden for paths outside the
         roots.
         """
+        if is_object_uri(uri):
+            return object_place(self.stores, self.tenant, uri)
         path = PurePosixPath(_path_of(uri))
-        if any(part == ".." for part in path.parts) or any(ord(c) < 32 for c in str(path)):
-            raise _refused(uri, "must not contain '..' or control characters")
+        if any(part == ".." for part in path.parts) or any(ord(c) < 32 or _lone(c) for c in str(path)):
+            raise _refused(uri, "must not contain '..', control characters or halves of characters")
         if not self.folders:
             raise Forbidden(f"tenant {self.tenant!r} has no data roots, so {uri!r} cannot be used")
         if path.is_absolute():
@@ -92,7 +95,8 @@ class Roots:
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(root):
             raise Forbidden(f"{uri!r} leads to a place outside the data roots of tenant {self.tenant!r}")
-        if real.is_relative_to(self.warehouse) or (real == root and self.warehouse == root):
+        # One in an object store is apart from every tenant's: the settings see to it.
+        if isinstance(self.warehouse, Path) and real.is_relative_to(self.warehouse):
             raise Forbidden(f"{uri!r} leads into the warehouse, which holds the pipelines' own tables")
         return real
 
@@ -104,10 +108,15 @@ def _path_of(uri: str) -> str:
             raise _refused(uri, "names another host")
         return unquote(parts.path)
     if "://" in uri:
-        raise _refused(uri, "only paths and file:// URIs can be used here")
+        raise _refused(uri, "only paths, file:// and s3:// URIs can be used here")
     if not uri:
         raise _refused(uri, "must not be empty")
     return uri
+
+
+def _lone(c: str) -> bool:
+    """Half of a pair that JSON may hold and no path."""
+    return "\ud800" <= c <= "\udfff"
 
 
 def _refused(uri: str, why: str) -> Invalid:

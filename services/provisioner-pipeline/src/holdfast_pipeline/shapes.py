@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from typing import TypeAlias
 
 import polars as pl
 
-from holdfast_model.errors import Invalid, Problem
+from holdfast_model.errors import Invalid, Permanent, Problem
 
 from . import specs
+from .casting import literal
 from .expressions import Expression, Query
 
 Type: TypeAlias = pl.DataType | None
@@ -135,6 +137,9 @@ def plan_query(query: Query, tables: Mapping[str, Shape], pointer: str) -> Shape
     reserved = sorted(specs.RESERVED_COLUMNS.intersection(schema))
     if reserved:
         raise _invalid(pointer, f"a result column cannot be called {reserved[0]!r}; the name is taken")
+    odd = next((n for n in schema if specs.stands_for_others(n)), None)
+    if odd is not None:
+        raise _invalid(pointer, f"a result column cannot be called {odd!r}: it stands for several")
     if typed:
         for name, kind in schema.items():
             _storable(kind, f"column {name!r}", pointer)
@@ -142,33 +147,33 @@ def plan_query(query: Query, tables: Mapping[str, Shape], pointer: str) -> Shape
 
 
 def fits(value: object, kind: Type) -> bool:
-    """Whether a limit or fill value can be compared with, or put into, a column of this type."""
+    """Whether a value can be put into a column of this type, or be looked for in it."""
     if kind is None:
         return True
     if isinstance(value, bool) or kind == pl.Boolean:
         return isinstance(value, bool) and kind == pl.Boolean
     if kind == pl.String:
         return isinstance(value, str)
-    if kind.is_integer():
-        return isinstance(value, int) or (isinstance(value, float) and value.is_integer()) or _casts(value, kind)
     if kind.is_float():
         return isinstance(value, int | float)
-    return _casts(str(value), kind)
-
-
-def _casts(value: object, kind: pl.DataType) -> bool:
-    """Whether a text can be read as ``kind``."""
-    if not isinstance(value, str):
-        return False
-    text = pl.Series([value])
     try:
-        if isinstance(kind, pl.Datetime):
-            return text.str.to_datetime(time_zone="UTC", strict=False).null_count() == 0
-        if kind == pl.Date:
-            return text.str.to_date(strict=False).null_count() == 0
-        return text.cast(kind, strict=False).null_count() == 0
-    except _PLANNING_ERRORS:
+        literal(value, kind, "value")
+    except (Permanent, *_PLANNING_ERRORS):
         return False
+    return True
+
+
+def comparable(value: object, kind: Type) -> bool:
+    """Whether a column of this type can have this limit. Money is compared exactly, also with more digits than it
+    has."""
+    if isinstance(kind, pl.Decimal) and not isinstance(value, bool):
+        try:
+            return Decimal(str(value)).is_finite()
+        except InvalidOperation:
+            return False
+    if kind is not None and kind.is_integer() and isinstance(value, int) and not isinstance(value, bool):
+        return True  # also one that no value can reach
+    return fits(value, kind)
 
 
 def _plan_aggregate(expression: Expression, shape: Shape, pointer: str) -> Type:

@@ -18,10 +18,11 @@ from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observati
 from .approvals import APPROVED, Published, ask, consented
 from .folders import StageFolder
 from .maintenance import keep_pins
+from .object_targets import target_of
 from .recomputing import INFO, Pin, data, metadata, own_folder, pin, versions, without_inputs
 from .specs import SinkSpec
 from .tables import Table, content_key, write
-from .targets import Target, target_of
+from .targets import Target
 from .tasks import Context, StageResult
 
 TARGET = "holdfast_target"
@@ -82,7 +83,10 @@ def provision(context: Context, spec: SinkSpec) -> StageResult:
         there = state.target.published(spec.format)
         frame = state.target.content(data(pins[0].table.scan()), spec)
         raise ask(context, pins, frame, Published(there) if there is not None else None)
-    _publish(context, spec, state, agreed)
+    with state.folder.alone():
+        state = _state(context, spec)
+        if state.ledger is None or state.ledger.key != _key(context, agreed) or not state.intact(spec.format):
+            _publish(context, spec, state, agreed)
     keep_pins(context, state.folder, {})
     return StageResult(observe(context, spec), outputs={"target": str(state.target.folder)})
 
@@ -106,7 +110,6 @@ def _key(context: Context, pins: Sequence[Pin]) -> str:
 def _publish(context: Context, spec: SinkSpec, state: _State, pins: list[Pin]) -> None:
     key = _key(context, pins)
     frame = data(pins[0].table.scan())
-    state.folder.claim()
     context.in_time()
     sha = state.target.publish(context, frame, spec, key)
     _drop_moved(context, spec, state)
@@ -119,7 +122,7 @@ def _publish(context: Context, spec: SinkSpec, state: _State, pins: list[Pin]) -
         "approved": approved,
         "at": str(context.now()),
     }
-    meta = metadata(context, key, {"rows": pins[0].table.rows(), "sha": sha}) | {
+    meta = metadata(context, key, pins, {"rows": pins[0].table.rows(), "sha": sha}) | {
         TARGET: str(state.target.folder),
         DESTINATION: spec.destination,
         FORMAT: spec.format,

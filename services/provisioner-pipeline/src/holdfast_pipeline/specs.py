@@ -40,11 +40,21 @@ LAYERS: Mapping[str, str] = {
     SINK: "gold",
 }
 """Node type -> layer; also the name of the folder its tables are in."""
+GOLD = frozenset(name for name, layer in LAYERS.items() if layer == "gold")
+"""Types that may need a person's approval: an approved stage is removed only after a person agreed."""
 
 LINEAGE_COLUMNS = ("_file", "_tag", "_sha", "_row", "_batch")
 ERRORS_COLUMN = "_errors"
 RESERVED_COLUMNS = frozenset({*LINEAGE_COLUMNS, ERRORS_COLUMN})
 """Columns of Bronze and Silver that belong to Holdfast. No field may bear such a name."""
+QUARANTINE_COLUMNS = ("_failed", "_status", "_breach")
+"""Columns that a quarantine has besides. No column of a validator's input may bear such a name."""
+
+
+def stands_for_others(name: str) -> bool:
+    """Whether polars takes a column's name for a pattern of names, wherever it is said."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
+
 
 _DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)\Z")
 _SCALARS = frozenset({"any", "int64", "float64", "string", "bool", "date", "timestamp"})
@@ -64,7 +74,7 @@ class Field(_Spec, frozen=True):
 
     ``optional``: the file may lack the column (then it is null). ``tz``: the zone of naive timestamps ("" =
     naive values are row errors). ``format``: strptime format of a date or timestamp
-    ("" = ISO 8601).
+    ("" = ISO 8601). ``decimal`` and ``thousands``: the marks of numbers in text ("" = a point, and none).
     """
 
     name: str
@@ -72,6 +82,8 @@ class Field(_Spec, frozen=True):
     optional: bool = False
     tz: str = ""
     format: str = ""
+    decimal: str = ""
+    thousands: str = ""
 
 
 class Contract(_Spec, frozen=True):
@@ -88,8 +100,9 @@ class Source(_Spec, frozen=True):
     """Where files are. ``uri`` is relative to the tenant's roots or ``file://``; globs (``*``, ``?``,
     ``**``) allowed.
 
-    ``options``: csv: separator, quote_char, encoding (utf8 | utf8-lossy), has_header (always true),
-    null_values (list of text), skip_rows, comment_prefix. Other formats: none.
+    ``options``: csv: separator, quote_char, encoding (utf8, utf8-lossy or one that Python knows), has_header,
+    columns (names by position where there is no header; those that follow are column_4 and so on), null_values
+    (list of text), skip_rows, comment_prefix. Other formats: none.
     """
 
     node: str
@@ -99,10 +112,13 @@ class Source(_Spec, frozen=True):
 
 
 class Input(_Spec, frozen=True):
-    """A stage whose table is read: its node id and node type (both are needed to find the table)."""
+    """A stage whose table is read: its node id and node type (both are needed to find the table).
+
+    ``as_of``: the data version that is read; -1 = the newest."""
 
     node: str
     type: str
+    as_of: int = -1
 
     @property
     def table(self) -> str:
@@ -128,11 +144,13 @@ class SchemaSpec(_Spec, frozen=True):
 class IngestionSpec(_Spec, frozen=True):
     """``contract`` None: no declared schema, every column is taken as text (csv, ndjson, json) or as it is.
 
-    ``batch_size``: most files per commit."""
+    ``batch_size``: most files per commit. ``run``, here and in all stages with tables: another text makes the table
+    again."""
 
     source: Source
     contract: Contract | None = None
     batch_size: int = 1000
+    run: str = ""
 
 
 class Rule(_Spec, frozen=True):
@@ -175,6 +193,7 @@ class CleanserSpec(_Spec, frozen=True):
     fill: dict[str, str | int | float | bool] = {}
     drop_nulls: tuple[str, ...] = ()
     deduplication: Deduplication | None = None
+    run: str = ""
 
 
 class Lookup(_Spec, frozen=True):
@@ -194,6 +213,7 @@ class EnricherSpec(_Spec, frozen=True):
     input: Input
     lookup: Lookup | None = None
     derive: dict[str, str] = {}
+    run: str = ""
 
 
 class Check(_Spec, frozen=True):
@@ -225,6 +245,7 @@ class ValidatorSpec(_Spec, frozen=True):
     input: Input
     checks: tuple[Check, ...] = ()
     quality_threshold: float = 1.0
+    run: str = ""
 
 
 class TransformerSpec(_Spec, frozen=True):
@@ -238,6 +259,7 @@ class TransformerSpec(_Spec, frozen=True):
     group_by: tuple[str, ...] = ()
     aggregations: dict[str, str] = {}
     approval_required: Approval = False
+    run: str = ""
 
 
 class SinkSpec(_Spec, frozen=True):
@@ -255,6 +277,7 @@ class SinkSpec(_Spec, frozen=True):
     approval_required: Approval = False
     on_delete: Literal["keep", "drop"] = "keep"
     keys: tuple[str, ...] = ()
+    run: str = ""
 
 
 StageSpec = (
@@ -278,6 +301,16 @@ SPEC_OF_TYPE: Mapping[str, type[StageSpec]] = {
     TRANSFORMER: TransformerSpec,
     SINK: SinkSpec,
 }
+_DECODERS = {kind: msgspec.json.Decoder(kind) for kind in SPEC_OF_TYPE.values()}
+
+
+def table_inputs(spec: StageSpec) -> tuple[Input, ...]:
+    """The tables that a stage reads."""
+    if isinstance(spec, TransformerSpec):
+        return spec.inputs
+    if isinstance(spec, CleanserSpec | EnricherSpec | ValidatorSpec | SinkSpec):
+        return (spec.input,)
+    return ()
 
 
 def table_name(node: str) -> str:
@@ -291,7 +324,7 @@ def decode_spec(node_type: str, raw: bytes | msgspec.Raw) -> StageSpec:
     if kind is None:
         raise Invalid(f"{node_type!r} is not a stage of a pipeline", [Problem("/type", "unknown node type")])
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return _DECODERS[kind].decode(raw)
     except msgspec.DecodeError as e:
         text = f"spec of a {node_type} cannot be read: {e}"
         raise Invalid(text, [Problem("/spec", str(e))]) from e

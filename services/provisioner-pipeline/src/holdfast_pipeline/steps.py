@@ -18,6 +18,9 @@ import msgspec
 from holdfast_model.errors import ErrorBody, HoldfastError, Temporary, from_body, to_body
 
 from .engine import Engine
+from .objects import ObjectPath
+from .reasons import PipelineReason
+from .stores import StoreRef
 from .tasks import EngineSettings, PendingApproval, Progress, StageResult, StageTask
 
 TARGET = f"{__name__}:run"
@@ -36,23 +39,31 @@ class Places(msgspec.Struct, frozen=True):
     roots: dict[str, list[str]]
     data: str | None
     settle: float
+    stores: dict[str, tuple[StoreRef, ...]] = {}
+    warehouse_store: StoreRef | None = None
 
     @classmethod
     def of(cls, settings: EngineSettings) -> Places:
         roots = {tenant: [str(f) for f in folders] for tenant, folders in settings.roots.items()}
         data = None if settings.data is None else str(settings.data)
-        return cls(str(settings.warehouse), roots, data, settings.settle)
+        store = settings.warehouse.store if isinstance(settings.warehouse, ObjectPath) else None
+        return cls(str(settings.warehouse), roots, data, settings.settle, dict(settings.stores), store)
 
     def settings(self) -> EngineSettings:
         roots: Mapping[str, tuple[Path, ...]] = {t: tuple(map(Path, f)) for t, f in self.roots.items()}
         data = None if self.data is None else Path(self.data)
-        return EngineSettings(Path(self.warehouse), roots, data, self.settle)
+        store = self.warehouse_store
+        warehouse = Path(self.warehouse) if store is None else ObjectPath(store, store.prefix)
+        return EngineSettings(warehouse, roots, data, self.settle, self.stores)
 
 
 class Request(msgspec.Struct, frozen=True):
     places: Places
     task: StageTask
     provision: bool
+
+
+_REQUEST = msgspec.json.Decoder(Request)
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -92,7 +103,9 @@ class Steps(Protocol):
 class Runs(Protocol):
     """Runs a request in a process of its own; see :meth:`.worker.Workers.run`."""
 
-    async def run(self, request: bytes, seconds: float, on_sent: Callable[[bytes], None] = ...) -> bytes: ...
+    async def run(
+        self, request: bytes, seconds: float, on_sent: Callable[[bytes], None] = ..., graph: str = ...
+    ) -> bytes: ...
 
 
 class ChildSteps:
@@ -118,7 +131,8 @@ class ChildSteps:
         await self._run(Request(self._places, task, False), seconds, lambda _: None)
 
     async def _run(self, request: Request, seconds: float, on_sent: Callable[[bytes], None]) -> Done:
-        body = await self._workers.run(msgspec.json.encode(request), seconds, on_sent)
+        graph = f"{request.task.tenant}/{request.task.graph}"
+        body = await self._workers.run(msgspec.json.encode(request), seconds, on_sent, graph)
         answer: Done | Asked | Failed = self._decoder.decode(body)
         if isinstance(answer, Asked):
             raise PendingApproval(answer.plan, answer.summary, answer.pins)
@@ -131,7 +145,7 @@ class ChildSteps:
 
 def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
     """The child's side: one step, from a :class:`Request` to Done, Asked or Failed."""
-    asked = msgspec.json.decode(request, type=Request)
+    asked = _REQUEST.decode(request)
     engine = Engine(asked.places.settings(), time.time)
     try:
         if asked.provision:
@@ -145,7 +159,7 @@ def run(request: bytes, send: Callable[[bytes], None]) -> bytes:
         return msgspec.json.encode(Failed(to_body(e), e.reason))
     except Exception as e:  # noqa: BLE001 - a bug of ours or of a library: logged here, told as an error
         traceback.print_exc()
-        return msgspec.json.encode(Failed(to_body(Temporary(f"{type(e).__name__}: {e}")), "exception"))
+        return msgspec.json.encode(Failed(to_body(Temporary(f"{type(e).__name__}: {e}")), PipelineReason.EXCEPTION))
 
 
 def _reporting(send: Callable[[bytes], None]) -> Progress:

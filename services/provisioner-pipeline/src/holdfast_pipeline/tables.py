@@ -9,10 +9,12 @@ of a table are scanned by path, because Delta scans and ``history()`` lose folde
 from __future__ import annotations
 
 import json
-import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,23 +22,32 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 import polars as pl
-from arro3.core import RecordBatchReader
 from arro3.core import Table as ArrowTable
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from holdfast_model.errors import HoldfastError, Permanent, Temporary
+from holdfast_model.errors import Forbidden, HoldfastError, Permanent, Temporary
 
+from .casting import alike
+from .datafiles import holds, measured, remove_files, scan_files, write_files
+from .locations import assert_listable, size_of
+from .objects import Location, ObjectPath, delta_place
+from .reasons import PipelineReason
 from .tasks import Context
 
 KEY = "holdfast_key"
 DIGEST = "holdfast_digest"
 DATA_VERSION = "holdfast_version"
 MAINTAINED = "holdfast_maintained"
+AT = "holdfast_at"
+ADDED = "holdfast_added"
 """Commit metadata: content key, digest of the stage, and, only on maintenance commits, the data version that they
-repeat and the version that they were made on."""
+repeat, the version that they were made on and when its rows were committed (milliseconds since the epoch; of other
+commits the log itself says that). Last, how many rows were written."""
 
-_BATCH = 131_072
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_STORAGE = re.compile(r"os error|object-store error|Generic S3 error")
 _DAMAGED = re.compile(r"unexpected end of file|deflate|gzip|zstd", re.IGNORECASE)
 _UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\\x00-\x1f]")
 """What Delta's library misreads in a folder's path: it decodes ``%2F`` to ``/``, that is, opens another folder."""
@@ -59,7 +70,7 @@ class Table:
     """An open handle on one version of a table. ``commit``: our metadata of its newest data commit ({} =
     none)."""
 
-    folder: Path
+    folder: Location
     handle: DeltaTable
     version: int
     metadata_id: str
@@ -69,23 +80,30 @@ class Table:
     foreign: bool
 
     @classmethod
-    def open(cls, folder: Path, version: int | None = None) -> Table | None:
+    def open(cls, folder: Location, version: int | None = None) -> Table | None:
         """The table in ``folder``, or None when there is none. Raises Temporary when it cannot be read."""
         assert_usable(folder)
         try:
-            handle = DeltaTable(str(folder), version=version)
+            address, options = delta_place(folder)
+            handle = DeltaTable(address, version=version, storage_options=options)
             found = handle.version()
             metadata = handle.metadata()
         except TableNotFoundError:
             if version is not None:
                 raise Temporary(
-                    f"version {version} of {folder.name} cannot be read any more; plan again", reason="input_moved"
+                    f"version {version} of {folder.name} cannot be read any more; plan again",
+                    reason=PipelineReason.INPUT_MOVED,
                 ) from None
-            if os.path.lexists(folder):
-                os.listdir(folder)  # "not there" and "no permission" look alike to the library
+            assert_listable(folder)  # "not there" and "no permission" look alike to the library
             return None
         except DeltaError as e:
+            assert_listable(folder)
             raise Temporary(f"table {folder.name} cannot be read: {e}") from e
+        except OSError as e:
+            if isinstance(folder, ObjectPath):
+                assert_listable(folder)
+                raise Temporary(f"table {folder.name} cannot be read: {plain(e)}") from e
+            raise
         at, commit, foreign = _newest_ours(folder, found)
         data = int(commit.get(DATA_VERSION, at))
         return cls(
@@ -102,10 +120,9 @@ class Table:
     def digest(self) -> str:
         return self.commit.get(DIGEST, "")
 
-    def paths(self) -> list[Path]:
+    def paths(self) -> list[Location]:
         """The data files of this version."""
-        names = self.handle.get_add_actions().column("path").to_pylist()
-        return [self.folder / _local(str(n)) for n in names]
+        return [_data_file(self.folder, str(n)) for n in self._files["path"]]
 
     def schema(self) -> pl.Schema:
         """Column names and types as polars reads them."""
@@ -113,24 +130,35 @@ class Table:
         frame: pl.DataFrame = pl.DataFrame(arrow)
         return frame.schema
 
-    def scan(self) -> pl.LazyFrame:
-        """All rows of this version, lazily; columns and types as :meth:`schema` says."""
+    def scan(self, paths: Sequence[Location] | None = None) -> pl.LazyFrame:
+        """All rows of this version, or those in some of its files, lazily; columns and types as :meth:`schema` says."""
         schema = self.schema()
-        paths = self.paths()
+        paths = self.paths() if paths is None else paths
         if not paths:
             return pl.LazyFrame(schema=schema)
-        return pl.scan_parquet(paths, schema=schema, glob=False, missing_columns="insert", hive_partitioning=False)
+        return scan_files(paths, schema=schema, missing_columns="insert")
 
     def rows(self) -> int:
         """The number of rows, from the log."""
-        return sum(int(n or 0) for n in self.handle.get_add_actions().column("num_records").to_pylist())
+        return sum(int(n or 0) for n in self._files["num_records"])
+
+    @cached_property
+    def _files(self) -> dict[str, list[Any]]:
+        actions = self.handle.get_add_actions()
+        return {c: actions.column(c).to_pylist() for c in ("path", "num_records")}
 
 
-def _local(path: str) -> str:
-    return unquote(urlsplit(path).path) if path.startswith("file:") else unquote(path)
+def _data_file(folder: Location, name: str) -> Location:
+    if isinstance(folder, Path):
+        return folder / (unquote(urlsplit(name).path) if name.startswith("file:") else unquote(name))
+    # A log may name files anywhere. There is no way to look where such a key leads, so it must be the table's own.
+    path = unquote(name).removeprefix(f"{folder}/")
+    if "://" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise Forbidden(f"table {str(folder)!r} names a file outside of its folder")
+    return folder / path
 
 
-def _newest_ours(folder: Path, version: int) -> tuple[int, dict[str, str], bool]:
+def _newest_ours(folder: Location, version: int) -> tuple[int, dict[str, str], bool]:
     """(version, metadata, whether others wrote after it) of the newest commit at or below ``version`` with a content
     key, or (version, {}, False).
 
@@ -139,8 +167,7 @@ def _newest_ours(folder: Path, version: int) -> tuple[int, dict[str, str], bool]
     at, foreign = version, False
     while at >= 0:
         try:
-            with open(folder / "_delta_log" / f"{at:020d}.json", encoding="utf-8") as log:
-                lines = log.read().splitlines()
+            lines = (folder / "_delta_log" / f"{at:020d}.json").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             break  # older commits were folded into a checkpoint
         infos = [json.loads(line).get("commitInfo") for line in lines if '"commitInfo"' in line]
@@ -148,74 +175,147 @@ def _newest_ours(folder: Path, version: int) -> tuple[int, dict[str, str], bool]
         if ours is None:
             foreign = True
         elif int(ours.get(MAINTAINED, at - 1)) == at - 1:
-            return at, {k: str(v) for k, v in ours.items() if k.startswith("holdfast_")}, foreign
+            return at, our_metadata(ours), foreign
         at -= 1
     return version, {}, False
 
 
-class _Stopped(Exception):  # carries a foreign or own exception across the Arrow boundary
-    pass
+def our_metadata(info: Mapping[str, Any]) -> dict[str, str]:
+    """What a commit's ``commitInfo`` says of a data commit of ours, with its time."""
+    said = {AT: info.get("timestamp", ""), **info}
+    return {k: str(v) for k, v in said.items() if k.startswith("holdfast_")}
 
 
 def write(
     context: Context,
-    folder: Path,
+    folder: Location,
     base: Table | None,
     frame: pl.LazyFrame,
     metadata: Mapping[str, str],
     *,
     mode: Literal["append", "overwrite"] = "overwrite",
-    replace: str | None = None,
+    replace: pl.Expr | None = None,
     description: str = "",
     before: Callable[[], None] = lambda: None,
 ) -> Table:
     """Commit ``frame`` on top of ``base`` (None: as the first version) with ``metadata``, and return the new
     table.
 
-    ``replace``: a predicate; only rows it selects are overwritten. ``before`` runs when all rows are written
+    ``replace``: only rows for which it is true are overwritten. ``before`` runs when all rows are written
     and nothing is committed yet; raising there (or when the deadline is over) leaves no trace. When somebody
     else committed first: a table with the same content key is a success, anything else raises Temporary.
     """
     assert_usable(folder)
-    if base is not None and (mode == "append" or replace is not None):
-        assert_types(base.schema(), frame.collect_schema(), folder.name)
-    stop: list[BaseException] = []
-    reader = _reader(context, frame, before, stop, folder.name)
-    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0)
+    name = folder.name
+    try:
+        schema = frame.collect_schema()
+        pair = alike(schema)
+        if pair is not None:
+            raise Permanent(
+                f"{name}: columns {pair[0]!a} and {pair[1]!a} differ in spelling only; a table has one of them"
+            )
+        if base is not None and (mode == "append" or replace is not None):
+            assert_types(base.schema(), schema, name)
+        outdated: list[RemoveAction] = []
+        if base is not None and replace is not None:
+            frame, outdated = _merged(context, base, frame, replace)
+        made = _placed(context, folder, frame, before)
+    except (Exception, pl.exceptions.PanicException) as e:
+        raise mapped(e, name) from e
+    said = {**metadata, ADDED: str(sum(rows for _, rows in made))}
+    properties = CommitProperties(custom_metadata=said, max_commit_retries=0)
+    added = [add for add, _ in made]
+    columns = Schema.from_arrow(ArrowTable.from_arrow(pl.DataFrame(schema=schema)).schema)
     try:
         if base is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_deltalake(
-                str(folder), reader, mode="error", commit_properties=properties,
+            address, options = delta_place(folder)
+            create_table_with_add_actions(
+                address, columns, added, mode="error", commit_properties=properties, storage_options=options,
                 description=description or context.mark, name=context.task.node,
             )  # fmt: skip
-        elif mode == "append":
-            write_deltalake(base.handle, reader, mode="append", commit_properties=properties)
-        elif replace is not None:
-            write_deltalake(base.handle, reader, mode="overwrite", predicate=replace, commit_properties=properties)
         else:
-            write_deltalake(
-                base.handle, reader, mode="overwrite", schema_mode="overwrite", commit_properties=properties
-            )
+            how = "append" if replace is not None else mode
+            base.handle.create_write_transaction([*added, *outdated], how, columns, commit_properties=properties)
     except CommitFailedError:
         return _lost_race(folder, metadata)
     except Exception as e:
-        if stop:
-            raise mapped(stop[0], folder.name) from stop[0]
         if base is None and isinstance(e, DeltaError) and Table.open(folder) is not None:
             return _lost_race(folder, metadata)
-        raise Temporary(f"table {folder.name} cannot be written: {e}") from e
+        raise Temporary(f"table {name} cannot be written: {plain(e)}") from e
     return opened(folder)
 
 
-def assert_usable(folder: Path) -> None:
+def _placed(
+    context: Context, folder: Location, frame: pl.LazyFrame, before: Callable[[], None]
+) -> list[tuple[AddAction, int]]:
+    """Write the rows to files that no version names yet; none are left when this raises. Those of an object store are
+    written here first, and put there whole."""
+
+    def progress(rows: int) -> None:
+        context.progress(rows, None, "rows", folder.name)
+
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        files = write_files(folder, frame, progress)
+        with _removed_on_error([*files]):
+            before()
+            context.in_time()
+            return [measured(f, rows) for f, rows in files.items()]
+    with tempfile.TemporaryDirectory(prefix="table-") as scratch:
+        files = write_files(Path(scratch), frame, progress)
+        with _removed_on_error([folder / f.name for f in files]):
+            for f in files:
+                (folder / f.name).put(f)
+            before()
+            context.in_time()
+            return [measured(f, rows) for f, rows in files.items()]
+
+
+@contextmanager
+def _removed_on_error(paths: Sequence[Location]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            remove_files(paths)
+        raise
+
+
+def repeated(context: Context, base: Table, metadata: Mapping[str, str]) -> Table:
+    """Commit ``metadata`` on top of ``base``, whose rows stay as they are. Races as in :func:`write`."""
+    context.in_time()
+    properties = CommitProperties(custom_metadata={**metadata, ADDED: "0"}, max_commit_retries=0)
+    try:
+        base.handle.create_write_transaction([], "append", base.handle.schema(), commit_properties=properties)
+    except CommitFailedError:
+        return _lost_race(base.folder, metadata)
+    except Exception as e:
+        raise Temporary(f"table {base.folder.name} cannot be written: {plain(e)}") from e
+    return opened(base.folder)
+
+
+def _merged(
+    context: Context, base: Table, frame: pl.LazyFrame, replace: pl.Expr
+) -> tuple[pl.LazyFrame, list[RemoveAction]]:
+    """What is to be written, and which data files are outdated, when rows of ``base`` are replaced: the files that
+    hold any of them are written again without them."""
+    touched = [p for p in base.paths() if holds(p, replace)]
+    now = int(context.now() * 1000)
+    outdated = [RemoveAction(p.name, True, now, size_of(p), {}) for p in touched]
+    if not touched:
+        return frame, []
+    kept = base.scan(touched).filter(~replace)
+    return pl.concat([kept, frame.select(base.schema().names())]), outdated
+
+
+def assert_usable(folder: Location) -> None:
     """Raise Permanent for a path that Delta's library would take for another one."""
     found = _UNUSABLE.search(str(folder))
     if found is not None:
         raise Permanent(f"a Delta table cannot be in {str(folder)!r}: {found[0]!r} in a folder's name is misread")
 
 
-def opened(folder: Path) -> Table:
+def opened(folder: Location) -> Table:
     """The table in ``folder``, which must be there; Temporary if it is not."""
     table = Table.open(folder)
     if table is None:
@@ -223,37 +323,12 @@ def opened(folder: Path) -> Table:
     return table
 
 
-def _lost_race(folder: Path, metadata: Mapping[str, str]) -> Table:
+def _lost_race(folder: Location, metadata: Mapping[str, str]) -> Table:
     table = Table.open(folder)
     if table is not None and table.key == metadata[KEY]:
         return table
     text = f"lost a race: table {folder.name} was written by somebody else meanwhile"
-    raise Temporary(text, retry_after=1.0, reason="lost_race")
-
-
-def _reader(
-    context: Context, frame: pl.LazyFrame, before: Callable[[], None], stop: list[BaseException], name: str
-) -> RecordBatchReader:
-    try:
-        schema = ArrowTable.from_arrow(pl.DataFrame(schema=frame.collect_schema())).schema
-    except Exception as e:
-        raise mapped(e, name) from e
-
-    def batches() -> Iterator[Any]:
-        done = 0
-        try:
-            for batch in frame.collect_batches(chunk_size=_BATCH, maintain_order=True):
-                done += batch.height
-                context.progress(done, None, "rows", name)
-                if batch.height:
-                    yield from ArrowTable.from_arrow(batch).to_batches()
-            before()
-            context.in_time()
-        except BaseException as e:
-            stop.append(e)
-            raise _Stopped from e
-
-    return RecordBatchReader.from_batches(schema, batches())
+    raise Temporary(text, retry_after=1.0, reason=PipelineReason.LOST_RACE)
 
 
 def mapped(error: BaseException, name: str) -> BaseException:
@@ -266,11 +341,17 @@ def mapped(error: BaseException, name: str) -> BaseException:
     text = str(error).split("\n\nResolved plan", 1)[0].strip()
     if isinstance(error, OSError) and error.errno is None and _DAMAGED.search(text):
         return Permanent(f"{name}: cannot be unpacked: {text}")  # the content, not the storage
-    if isinstance(error, OSError) or "os error" in text:
-        return Temporary(f"{name}: storage cannot be read or written: {text}")
+    if isinstance(error, OSError) or _STORAGE.search(text):
+        return Temporary(f"{name}: storage cannot be read or written: {plain(error)}")
     if isinstance(error, pl.exceptions.PolarsError):
         return Permanent(f"{name}: cannot be computed: {text}")
     return Temporary(f"{name}: {type(error).__name__}: {text}")
+
+
+def plain(error: BaseException) -> str:
+    """What a library says, in one line without colours; the end of what is long says nothing new."""
+    text = str(error).split("\n\nResolved plan", 1)[0]
+    return " ".join(_COLOUR.sub("", text).split())[:500]
 
 
 def collected(frame: pl.LazyFrame, name: str) -> pl.DataFrame:
@@ -290,9 +371,3 @@ def assert_types(there: pl.Schema, given: pl.Schema, name: str) -> None:
         )  # fmt: skip
         pairs = ", ".join(f"{c}: {there.get(c)} there, {given.get(c)} given" for c in wrong)
         raise Permanent(f"{name}: columns do not fit the table ({pairs})")
-
-
-def in_list(column: str, values: Sequence[str]) -> str:
-    """A Delta predicate: ``column`` is one of ``values``."""
-    quoted = ", ".join("'" + v.replace("'", "''") + "'" for v in values)
-    return f"{column} in ({quoted})"

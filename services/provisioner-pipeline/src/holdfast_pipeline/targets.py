@@ -1,4 +1,4 @@
-"""Where sinks publish: files in a marked folder, or a marked Delta table. A target without our mark is never touched.
+"""What sinks publish: files or a Delta table with our mark. A target without our mark is never touched.
 
 Files are written beside the target and renamed, so that readers see the old or the new content and nothing between.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,80 +20,100 @@ import polars as pl
 from holdfast_model.errors import HoldfastError, Permanent, Temporary
 
 from .casting import fit_to, normalised
-from .roots import Roots
+from .datafiles import scan_files
+from .foreign import linked, outside
+from .locations import names_in
+from .objects import Location
+from .reasons import PipelineReason
 from .specs import SinkSpec
 from .tables import DIGEST, KEY, Table, collected, mapped, write
 from .tasks import Context
 
 MARK = "_holdfast"
-_FILE_FORMATS = ("csv", "parquet")
+FILE_FORMATS = ("csv", "parquet")
 
 
 @dataclass(frozen=True)
-class Target:
-    """A sink's place: the folder ``<destination>/<id>``, real and inside the tenant's roots."""
+class Target(ABC):
+    """A sink's place: the folder ``<destination>/<id>``, inside the tenant's roots or stores."""
 
-    folder: Path
+    folder: Location
     node: str
     mark: str
 
-    def file(self, kind: str) -> Path:
-        return self.folder / f"{self.node}.{kind}"
+    @abstractmethod
+    def _file_tag(self, kind: str) -> str: ...
+
+    @abstractmethod
+    def _write_file(self, context: Context, frame: pl.LazyFrame, spec: SinkSpec) -> str:
+        """Replace the file's content and return its sha."""
+
+    @abstractmethod
+    def _remove_files(self, *, but: str = "") -> None:
+        """Remove files of ours and the mark, or all files but one of a format."""
+
+    @abstractmethod
+    def _remove_table(self) -> None: ...
 
     def kind(self) -> str:
         """What is there: ``absent``, ``files`` or ``delta`` of this sink. Permanent when it is somebody else's."""
         try:
-            if not os.path.lexists(self.folder):
-                return "absent"
-            if not self.folder.is_dir():
-                raise self._foreign("is no folder")
-            if (self.folder / "_delta_log").is_dir():
-                table = Table.open(self.folder)
-                if table is not None and table.description != self.mark:
-                    raise self._foreign("is a Delta table that is not marked as this sink's")
-                if table is not None:
-                    return "delta"
-            names = [n for n in os.listdir(self.folder) if n != "_delta_log" and not n.endswith(".tmp")]
-            if MARK in names:
-                if (self.folder / MARK).read_text(encoding="utf-8") != self.mark:
-                    raise self._foreign("is marked as another sink's")
-                return "files"
-            if names and not all(n.endswith(".parquet") and n.startswith("part-") for n in names):
-                raise self._foreign("holds files and is not marked as this sink's")
+            names = [n for n in names_in(self.folder) if not n.endswith(".tmp")]
+            table = self._table() if "_delta_log" in names else None
+            if table is not None and table.description != self.mark:
+                raise self._foreign("is a Delta table that is not marked as this sink's")
+            if table is not None:
+                return "delta"
+            mark = (self.folder / MARK).read_bytes().decode(errors="replace") if MARK in names else ""
         except OSError as e:
             raise Temporary(f"target {self.folder.name} cannot be read: {e}") from e
+        if mark:
+            if mark != self.mark:
+                raise self._foreign("is marked as another sink's")
+            return "files"
+        # An empty mark was never finished, nor was a table that has no log.
+        others = [n for n in names if n not in (MARK, "_delta_log", "")]
+        if not all(n.startswith("part-") and n.endswith(".parquet") for n in others):
+            raise self._foreign("holds files and is not marked as this sink's")
         return "absent"
+
+    def file(self, kind: str) -> Location:
+        return self.folder / f"{self.node}.{kind}"
+
+    def _table(self) -> Table | None:
+        """The Delta table that is there."""
+        return Table.open(self.folder)
 
     def _foreign(self, why: str) -> Permanent:
         return Permanent(
-            f"target {str(self.folder)!r} {why}; choose another destination or remove it", reason="target_not_ours"
+            f"target {str(self.folder)!r} {why}; choose another destination or remove it",
+            reason=PipelineReason.TARGET_NOT_OURS,
         )
 
     def tag(self, kind: str) -> str:
         """Changes whenever somebody changes the published content; "" when it is not there."""
         if kind == "delta":
-            table = Table.open(self.folder)
+            table = self._table()
             return "" if table is None else f"{table.metadata_id}-{table.version}"
         try:
-            stat = os.stat(self.file(kind))
+            return self._file_tag(kind)
         except FileNotFoundError:
             return ""
         except OSError as e:
             raise Temporary(f"target {self.folder.name} cannot be read: {e}") from e
-        return f"{stat.st_size}-{stat.st_mtime_ns}"
 
     def published(self, kind: str) -> pl.LazyFrame | None:
         """The rows that are published now, where they can be compared (not for csv)."""
         if kind == "delta":
-            table = Table.open(self.folder)
+            table = self._table()
             return table.scan() if table is not None else None
         if kind == "parquet" and self.file(kind).exists():
-            return pl.scan_parquet([self.file(kind)], glob=False)
+            return scan_files([self.file(kind)])
         return None
 
     def content(self, frame: pl.LazyFrame, spec: SinkSpec) -> pl.LazyFrame:
         """What the target will hold when ``frame`` is published on top of what is there now."""
-        there = Table.open(self.folder) if spec.mode == "upsert" and self.kind() == "delta" else None
+        there = self._table() if spec.mode == "upsert" and self.kind() == "delta" else None
         return self._content(there, frame, spec)
 
     def _content(self, there: Table | None, frame: pl.LazyFrame, spec: SinkSpec) -> pl.LazyFrame:
@@ -101,73 +122,120 @@ class Target:
 
     def publish(self, context: Context, frame: pl.LazyFrame, spec: SinkSpec, key: str) -> str:
         """Replace the content and return its sha (of a Delta table: the content key). Safe to run again."""
-        there = self.kind()
         try:
+            there = self.kind()
             if spec.format == "delta":
                 if there == "files":
                     self._remove_files()
-                table = Table.open(self.folder)
+                table = self._table()
                 if table is None or table.key != key:
                     meta = {KEY: key, DIGEST: context.task.digest}
                     write(context, self.folder, table, self._content(table, frame, spec), meta, description=self.mark)
                 return key
             if there == "delta":
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / MARK).write_text(self.mark, encoding="utf-8")
+                self._remove_table()
             sha = self._write_file(context, frame, spec)
-            for other in _FILE_FORMATS:
-                if other != spec.format:
-                    self.file(other).unlink(missing_ok=True)
+            self._remove_files(but=spec.format)
         except OSError as e:
             raise Temporary(f"target {self.folder.name} cannot be written: {e}") from e
         return sha
 
+    def drop(self) -> None:
+        """Remove what we published: the marked table, or files of ours and nothing else."""
+        try:
+            kind = self.kind()
+            if kind == "delta":
+                self._remove_table()
+            elif kind == "files":
+                self._remove_files()
+        except OSError as e:
+            raise Temporary(f"target {self.folder.name} cannot be removed: {e}") from e
+
+
+@dataclass(frozen=True)
+class FolderTarget(Target):
+    """In a folder of a disk. Files are in a folder with a mark."""
+
+    folder: Path
+
+    def kind(self) -> str:
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise self._foreign("is no folder")
+        try:
+            link = next((n for n in self._names() if (self.folder / n).is_symlink()), None)
+        except OSError as e:
+            raise Temporary(f"target {self.folder.name} cannot be read: {e}") from e
+        if link is not None:
+            raise self._foreign(f"holds a link, {link!r}")
+        return super().kind()
+
+    def _names(self) -> list[str]:
+        """What is ours in the folder. None of it is a link: what is read or written through one is anybody's."""
+        temporary = [n for n in names_in(self.folder) if n.startswith(f".{self.node}.")]
+        return ["_delta_log", MARK, *(self.file(kind).name for kind in FILE_FORMATS), *temporary]
+
+    def _table(self) -> Table | None:
+        """The Delta table that is there. Permanent when its log or its files are somewhere else."""
+        link: Location | None = linked(self.folder, None)
+        table = super()._table() if link is None else None
+        if table is not None:
+            link = linked(self.folder, table) or next(iter(outside(self.folder, table)), None)
+        if link is not None:
+            raise self._foreign(f"has a log or files elsewhere ({link.name!r})")
+        return table
+
+    def _file_tag(self, kind: str) -> str:
+        stat = os.stat(self.folder / f"{self.node}.{kind}")
+        return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+    def _claim(self) -> None:
+        """Put the mark there whole: half of one would be somebody else's for ever."""
+        handle, written = tempfile.mkstemp(prefix=f".{self.node}.mark.", suffix=".tmp", dir=self.folder)
+        with open(handle, "w", encoding="utf-8") as f:
+            f.write(self.mark)
+        os.chmod(written, 0o644)
+        self._publish_file(Path(written), MARK)
+
+    def _publish_file(self, written: Path, name: str) -> None:
+        """Rename a file into its place, unless the folder was replaced by a link meanwhile."""
+        if os.path.realpath(self.folder) != str(self.folder):
+            raise self._foreign("became a link")
+        os.replace(written, self.folder / name)
+
     def _write_file(self, context: Context, frame: pl.LazyFrame, spec: SinkSpec) -> str:
-        for left in self.folder.glob(f".{self.node}.*.tmp"):
-            with suppress(FileNotFoundError):
-                left.unlink()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.kind() != "files":
+            self._claim()
+        self._remove_unfinished()
         handle, name = tempfile.mkstemp(prefix=f".{self.node}.", suffix=".tmp", dir=self.folder)
         os.close(handle)
         written = Path(name)
         try:
-            _sink(frame, written, spec)
-            digest = sha256()
-            with open(written, "rb") as f:
-                while chunk := f.read(1 << 20):
-                    digest.update(chunk)
-                os.fsync(f.fileno())
+            sha = sunk(frame, written, spec, self.node)
             written.chmod(0o644)
             context.in_time()
-            os.replace(written, self.file(spec.format))
+            self._publish_file(written, self.file(spec.format).name)
             _sync(self.folder)
-        except HoldfastError:
-            raise
-        except Exception as e:
-            raise mapped(e, self.node) from e
         finally:
             written.unlink(missing_ok=True)
-        return digest.hexdigest()
+        return sha
 
-    def drop(self) -> None:
-        """Remove what we published: the marked table, or the marked folder's files of ours and nothing else."""
-        try:
-            kind = self.kind()
-            if kind == "delta":
-                shutil.rmtree(self.folder)
-            elif kind == "files":
-                self._remove_files()
-                with suppress(OSError):  # not empty: somebody keeps files there
-                    self.folder.rmdir()
-        except OSError as e:
-            raise Temporary(f"target {self.folder.name} cannot be removed: {e}") from e
-
-    def _remove_files(self) -> None:
-        for kind in _FILE_FORMATS:
-            self.file(kind).unlink(missing_ok=True)
+    def _remove_unfinished(self) -> None:
         for left in self.folder.glob(f".{self.node}.*.tmp"):
             left.unlink(missing_ok=True)
-        (self.folder / MARK).unlink(missing_ok=True)
+
+    def _remove_files(self, *, but: str = "") -> None:
+        for kind in FILE_FORMATS:
+            if kind != but:
+                self.file(kind).unlink(missing_ok=True)
+        if not but:
+            self._remove_unfinished()
+            (self.folder / MARK).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: somebody keeps files there
+                self.folder.rmdir()
+
+    def _remove_table(self) -> None:
+        shutil.rmtree(self.folder)
 
 
 def upserted(there: Table | None, frame: pl.LazyFrame, keys: Sequence[str], name: str) -> pl.LazyFrame:
@@ -197,13 +265,20 @@ def upserted(there: Table | None, frame: pl.LazyFrame, keys: Sequence[str], name
     return pl.concat([fit_to(kept, schema), fit_to(frame, schema)])
 
 
-def target_of(context: Context, destination: str) -> Target:
-    """The target of the task's sink. Raises Invalid or Forbidden for places outside the tenant's roots."""
-    roots = Roots.of(context.settings, context.task.tenant)
-    place = roots.place(destination)
-    real = roots.check(place.root, place.path, destination)
-    folder = roots.check(place.root, real / context.task.node, destination)
-    return Target(folder, context.task.node, context.mark)
+def sunk(frame: pl.LazyFrame, path: Path, spec: SinkSpec, name: str) -> str:
+    """Write the rows to a file, down to the disk, and return the sha of its content."""
+    try:
+        _sink(frame, path, spec)
+        digest = sha256()
+        with open(path, "rb") as f:
+            while chunk := f.read(1 << 20):
+                digest.update(chunk)
+            os.fsync(f.fileno())
+        return digest.hexdigest()
+    except HoldfastError:
+        raise
+    except Exception as e:
+        raise mapped(e, name) from e
 
 
 def _sink(frame: pl.LazyFrame, path: Path, spec: SinkSpec) -> None:

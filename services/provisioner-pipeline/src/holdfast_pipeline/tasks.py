@@ -6,13 +6,16 @@ Every stage's module takes a :class:`Context`. Nothing here touches a disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from holdfast_model.errors import HoldfastError, Temporary
 from holdfast_model.messages import Approval, Decision, Observation, Touch
+
+from .objects import Location
+from .stores import StoreRef
 
 
 class StageTask(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,6 +36,7 @@ class StageTask(msgspec.Struct, frozen=True, omit_defaults=True):
     decision: Decision | None = None
     approval: Approval | None = None
     deadline: float = 0.0
+    depends_on: tuple[str, ...] = ()
 
 
 class StageResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,13 +73,15 @@ class EngineSettings:
 
     ``roots``: tenant -> folders that its sources and sinks may use, the first that has the path wins. A
     tenant that is not named gets ``<data>/<tenant>`` when ``data`` is set, else nothing. ``settle``: seconds
-    that a file's size and time must not have changed before it is taken.
+    that a file's size and time must not have changed before it is taken. ``stores``: tenant -> object stores that it
+    may use.
     """
 
-    warehouse: Path
+    warehouse: Location
     roots: Mapping[str, tuple[Path, ...]]
     data: Path | None = None
     settle: float = 2.0
+    stores: Mapping[str, tuple[StoreRef, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class Context:
     task: StageTask
     now: Callable[[], float]
     progress: Progress = no_progress
+    started: float = 0.0
+    """When the work on it began, in seconds since the epoch."""
 
     @property
     def mark(self) -> str:

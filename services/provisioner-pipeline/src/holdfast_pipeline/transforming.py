@@ -47,7 +47,7 @@ def provision(context: Context, spec: TransformerSpec) -> StageResult:
     if agreed is None:
         raise ask(context, pins, frame, Published(table.scan()) if table is not None else None)
     mark = {APPROVED: context.task.digest} if spec.approval_required else {}
-    overwrite(context, folder.main, table, frame, metadata(context, _key(context, agreed), None, **mark))
+    overwrite(context, folder.main, table, frame, metadata(context, _key(context, agreed), agreed, None, **mark))
     keep_pins(context, folder, {})
     return StageResult(observe(context, spec))
 

@@ -14,9 +14,10 @@ import msgspec
 import polars as pl
 
 from holdfast_model.errors import Permanent, Temporary
-from holdfast_model.messages import REASON_SPEC_CHANGED, Observation, Status
+from holdfast_model.messages import REASON_SPEC_CHANGED, REASON_STALE, Observation, Status
 
 from .casting import layout, literal
+from .duplicates import copied
 from .folders import DECISIONS, QUARANTINE, StageFolder
 from .quarantine import (
     ACCEPTED,
@@ -28,15 +29,14 @@ from .quarantine import (
     FileShare,
     Judged,
     RowRuling,
-    copied,
     judged,
 )
-from .recomputing import compared, metadata, own_folder, pin, versions, without_inputs
-from .specs import Check, ValidatorSpec
+from .reasons import PipelineReason
+from .recomputing import Pin, compared, metadata, own_folder, pin, versions, without_inputs
+from .specs import QUARANTINE_COLUMNS, Check, ValidatorSpec
 from .tables import DIGEST, KEY, Table, collected, content_key, mapped, write
 from .tasks import Context, StageResult
 
-REASON = "quarantined"
 STATE = "holdfast_state"
 BASE = "holdfast_base"
 RETRY = "holdfast_retry"
@@ -97,12 +97,15 @@ def provision(context: Context, spec: ValidatorSpec) -> StageResult:
 
 def _state(context: Context) -> _State:
     folder = own_folder(context)
-    rulings: list[RowRuling] = []
-    decisions = Table.open(folder.side(DECISIONS))
-    if decisions is not None:
-        rows = collected(decisions.scan().select("ruling"), decisions.folder.name)
-        rulings = [msgspec.json.decode(text, type=RowRuling) for text in rows["ruling"]]
+    rulings = _rulings(Table.open(folder.side(DECISIONS)))
     return _State(folder, Table.open(folder.main), Table.open(folder.side(QUARANTINE)), rulings)
+
+
+def _rulings(decisions: Table | None) -> list[RowRuling]:
+    if decisions is None:
+        return []
+    rows = collected(decisions.scan().select("ruling"), decisions.folder.name)
+    return [msgspec.json.decode(text, type=RowRuling) for text in rows["ruling"]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,11 @@ class _Asked:
 
     base: str
     retry: str
-    rows: pl.LazyFrame
+    pins: list[Pin]
+
+    @property
+    def rows(self) -> pl.LazyFrame:
+        return self.pins[0].table.scan()
 
     @property
     def key(self) -> str:
@@ -124,7 +131,7 @@ def _asked(context: Context, spec: ValidatorSpec, state: _State, retry: str = ""
     base = content_key(digest=context.task.digest, inputs=versions(pins), decisions=decisions)
     if not retry and state.bad is not None and state.bad.commit.get(BASE) == base:
         retry = state.bad.commit.get(RETRY, "")
-    return _Asked(base, retry, pins[0].table.scan())
+    return _Asked(base, retry, pins)
 
 
 def _observed(context: Context, state: _State, key: str) -> Observation:
@@ -132,7 +139,7 @@ def _observed(context: Context, state: _State, key: str) -> Observation:
         return _held(context, state, key)
     found = compared(context, state.good, key)
     if found.status is Status.PRESENT and (state.bad is None or state.bad.key != key):
-        return Observation(Status.DRIFTED, "stale", "its quarantine is not that of its rows", token=key)
+        return Observation(Status.DRIFTED, REASON_STALE, "its quarantine is not that of its rows", token=key)
     return found
 
 
@@ -142,11 +149,16 @@ def _held(context: Context, state: _State, key: str) -> Observation:
     if bad is None or bad.digest != context.task.digest:
         return Observation(Status.DRIFTED, REASON_SPEC_CHANGED, token=key)
     info = json.loads(bad.commit.get("holdfast_info", "{}"))
-    return Observation(Status.DRIFTED, REASON, str(info.get("text", "")), token=key, hold=True, info=info)
+    return Observation(
+        Status.DRIFTED, PipelineReason.QUARANTINED, str(info.get("text", "")), token=key, hold=True, info=info
+    )
 
 
-def _checked(frame: pl.LazyFrame, spec: ValidatorSpec, rulings: list[RowRuling]) -> Judged:
+def _checked(asked: _Asked, spec: ValidatorSpec, rulings: list[RowRuling]) -> Judged:
+    frame, count = asked.rows, asked.pins[0].table.rows()
     schema = frame.collect_schema()
+    if taken := [c for c in QUARANTINE_COLUMNS if c in schema]:
+        raise Permanent(f"columns {', '.join(taken)} are those of the quarantine; call them something else before")
     rows: dict[str, pl.Expr] = {}
     twice: dict[str, list[str]] = {}
     for check in spec.checks:
@@ -159,7 +171,7 @@ def _checked(frame: pl.LazyFrame, spec: ValidatorSpec, rulings: list[RowRuling])
         else:
             failed = failing(check, schema.get(check.column, pl.Null()))
             rows[check.name] = rows[check.name] | failed if check.name in rows else failed
-    copies = {name: collected(copied(frame, columns), name) for name, columns in twice.items()}
+    copies = {name: copied(frame, columns, count) for name, columns in twice.items()}
     return judged(frame, rows, copies, rulings)
 
 
@@ -210,7 +222,7 @@ def _number(check: Check, dtype: pl.DataType) -> pl.Expr:
 def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) -> tuple[_State, Judged]:
     """Compute the quarantine and commit it with the verdict. What was found out on the way is used to publish."""
     try:
-        checked = _checked(asked.rows, spec, state.rulings)
+        checked = _checked(asked, spec, state.rulings)
     except Exception as e:
         raise mapped(e, context.task.node) from e
     checked, files = _shares(context, checked)
@@ -232,7 +244,7 @@ def _judge(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked) 
         "dropped": sum(f.dropped for f in files),
     }
     verdict = {STATE: HELD if breached else PASSED, BASE: asked.base, RETRY: asked.retry}
-    meta = metadata(context, asked.key, info, **verdict)
+    meta = metadata(context, asked.key, asked.pins, info, **verdict)
     columns = layout(checked.rows.select(checked.columns)).collect_schema().names()
     bad = checked.quarantined(names).select(*columns, FAILED, STATUS, BREACH)
     state.folder.claim()
@@ -264,13 +276,13 @@ def _shares(context: Context, checked: Judged) -> tuple[Judged, list[FileShare]]
 
 def _publish(context: Context, spec: ValidatorSpec, state: _State, asked: _Asked, checked: Judged | None) -> _State:
     try:
-        checked = checked if checked is not None else _checked(asked.rows, spec, state.rulings)
+        checked = checked if checked is not None else _checked(asked, spec, state.rulings)
         good = layout(checked.published())
     except Exception as e:
         raise mapped(e, context.task.node) from e
     info = json.loads(state.bad.commit.get("holdfast_info", "{}")) if state.bad is not None else {}
     counts = {k: v for k, v in info.items() if k in ("undecided", "accepted", "dropped")}
-    table = write(context, state.folder.main, state.good, good, metadata(context, asked.key, counts))
+    table = write(context, state.folder.main, state.good, good, metadata(context, asked.key, asked.pins, counts))
     return _State(state.folder, table, state.bad, state.rulings)
 
 
@@ -280,8 +292,10 @@ def _decide(context: Context, state: _State) -> _State:
     if decision is None or state.bad is None:
         return state
     step = task.idempotency_key or decision.workitem or content_key(decision=decision)
-    if any(r.step == step for r in state.rulings):
-        return state
+    folder = state.folder.side(DECISIONS)
+    table = Table.open(folder)
+    if any(r.step == step for r in _rulings(table)):  # of this very version: another replica may have been faster
+        return _state(context)
     open_rows = state.bad.scan().filter(pl.col(BREACH) & (pl.col(STATUS) == UNDECIDED))
     pairs = collected(open_rows.select("_sha", FAILED).explode(FAILED).unique().sort("_sha", FAILED), task.node)
     rulings = [
@@ -297,8 +311,6 @@ def _decide(context: Context, state: _State) -> _State:
         )
         for sha, check in pairs.iter_rows()
     ]
-    folder = state.folder.side(DECISIONS)
-    table = Table.open(folder)
     columns = {
         "sha": [r.sha for r in rulings],
         "check": [r.check for r in rulings],

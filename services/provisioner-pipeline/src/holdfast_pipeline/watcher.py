@@ -14,7 +14,9 @@ from pathlib import Path
 
 from watchfiles import awatch
 
-from .roots import Place, is_pattern
+from .objects import Location
+from .patterns import is_pattern
+from .roots import Place
 
 FORGET_AFTER = 120.0
 """Seconds after which a source that nobody observed any more is not watched any more."""
@@ -59,7 +61,7 @@ class Watcher:
     ``ignore`` is a folder in which things change all the time that are nobody's source: the warehouse.
     """
 
-    def __init__(self, settle: float, clock: Callable[[], float], ignore: Path) -> None:
+    def __init__(self, settle: float, clock: Callable[[], float], ignore: Location) -> None:
         self._settle = settle
         self._clock = clock
         self._ignore = ignore
@@ -140,11 +142,10 @@ class Watcher:
             yield pending
 
     def _relevant(self, paths: Iterable[Path]) -> set[Path]:
-        return {
-            p
-            for p in paths
-            if not p.name.startswith(_HIDDEN) and not p.is_relative_to(self._ignore) and self._touched({p})
-        }
+        return {p for p in paths if not p.name.startswith(_HIDDEN) and not self._ignored(p) and self._touched({p})}
+
+    def _ignored(self, path: Path) -> bool:
+        return isinstance(self._ignore, Path) and path.is_relative_to(self._ignore)
 
     def _touched(self, paths: set[Path]) -> list[Watched]:
         return [w for w, _ in self._known.values() if any(_concerns(p, w) for p in paths)]

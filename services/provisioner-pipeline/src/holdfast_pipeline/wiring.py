@@ -120,9 +120,11 @@ def wire(blueprint: Blueprint) -> Wiring:
         id: Wired(id, p.type, p.pointer, p.stage, tuple(inputs[id]), _edges(p, placed, of_type, inputs))
         for id, p in placed.items()
     }
+    # Stages that are wired by kind have no say in their edges: there a source that closes a cycle is what is wrong.
+    _refuse_cycles({id: {} if _named(w.stage) else w.depends_on for id, w in wiring.items()})
     for node in wiring.values():
         check_layers(node.id, node.type, ((d, placed[d].type, at) for d, at in node.depends_on.items()))
-    _refuse_cycles(placed, inputs)
+    _refuse_cycles({id: w.depends_on for id, w in wiring.items()})
     return wiring
 
 
@@ -223,10 +225,15 @@ def _upstream(start: Iterable[str], inputs: Mapping[str, Iterable[str]]) -> list
     return queue
 
 
-def _refuse_cycles(placed: Mapping[str, Placed], inputs: Mapping[str, Mapping[str, str]]) -> None:
-    """Only ``inputs`` can form one: default edges point at an earlier kind. Iterative: chains may be long."""
+def _named(stage: Stage) -> bool:
+    """Whether a stage names its inputs itself."""
+    return isinstance(stage, DataStage) and stage.inputs is not None
+
+
+def _refuse_cycles(edges: Mapping[str, Mapping[str, str]]) -> None:
+    """What ``inputs`` and the sources of ingestions name can form one. Iterative: chains may be long."""
     done: set[str] = set()
-    for root in placed:
+    for root in edges:
         path: dict[str, None] = {}
         stack = [(root, False)]
         while stack:
@@ -239,7 +246,7 @@ def _refuse_cycles(placed: Mapping[str, Placed], inputs: Mapping[str, Mapping[st
                 continue
             path[id] = None
             stack.append((id, True))
-            for dependency, at in inputs[id].items():
+            for dependency, at in edges[id].items():
                 if dependency in path:
                     trail = list(path)
                     raise Cycle([*trail[trail.index(dependency) :], dependency], pointer=at)

@@ -17,13 +17,16 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
 from holdfast_model.errors import Temporary
 
 from .forking import COMMAND, ENDED, HEAD, KILL, LENGTH, RAISED, RETURNED, START
+from .sharing import Slots
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +36,20 @@ CLOSE_LIMIT = 5.0
 
 
 class Workers:
-    """Runs ``target`` (``module:function``, see :mod:`.forking`) in children, ``limit`` of them at a time."""
+    """Runs ``target`` (``module:function``, see :mod:`.forking`) in children, ``limit`` of them at a time. ``warm``: a
+    function that is called once before, for what it loads."""
 
     def __init__(
-        self, target: str, *, limit: int, scratch: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        target: str,
+        *,
+        limit: int,
+        scratch: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        warm: str = "",
     ) -> None:
-        self._target = target
-        self._slots = asyncio.Semaphore(limit)
+        self._target = [target, warm]
+        self._slots = Slots(limit, time.monotonic)
         self._base = scratch
         self._env = dict(env or {})
         self._jobs = itertools.count(1)
@@ -67,24 +77,23 @@ class Workers:
             await self._server.close()
             self._server = None
 
-    async def run(self, request: bytes, seconds: float, on_sent: Callable[[bytes], None] = lambda _: None) -> bytes:
-        """What the job returns. ``on_sent`` gets what it sends meanwhile, in order.
+    async def run(
+        self, request: bytes, seconds: float, on_sent: Callable[[bytes], None] = lambda _: None, graph: str = ""
+    ) -> bytes:
+        """What the job returns. ``on_sent`` gets what it sends meanwhile, in order. ``graph``: who shares with others.
 
         Raises Temporary when the child crashed, raised, or was still running after ``seconds`` (waiting for a
         free slot included). Cancelling kills the child.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Temporary(f"no process became free within {seconds:g} s") from None
-        try:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._slots.slot(graph, deadline))
+            except TimeoutError:
+                raise Temporary(f"no process became free within {seconds:g} s") from None
             server = await self._alive()
             return await server.run(next(self._jobs), request, deadline - loop.time(), on_sent)
-        finally:
-            self._slots.release()
 
     async def _alive(self) -> _Server:
         async with self._starting:
@@ -111,11 +120,12 @@ class _Server:
         self._buffer = bytearray()
 
     @classmethod
-    def start(cls, target: str, base: Path | None, env: Mapping[str, str]) -> _Server:
+    def start(cls, target: Sequence[str], base: Path | None, env: Mapping[str, str]) -> _Server:
         scratch = Path(tempfile.mkdtemp(prefix="holdfast-steps-", dir=base))
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "holdfast_pipeline.forking", target, str(theirs.fileno()), str(scratch)]
+            job, warm = target
+            command = [sys.executable, "-m", "holdfast_pipeline.forking", job, str(theirs.fileno()), str(scratch), warm]
             process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **env}
             )
@@ -222,6 +232,6 @@ def _cause(status: int, seconds: float) -> str:
         number = os.WTERMSIG(status)
         if number == signal.SIGALRM:
             return f"the step did not finish within {seconds:.3g} s and was ended"
-        hint = " (out of memory?)" if number == signal.SIGKILL else ""
+        hint = " (out of memory?)" if number in (signal.SIGKILL, signal.SIGABRT) else ""
         return f"the process of this step was killed by {signal.Signals(number).name}{hint}"
     return f"the process of this step ended with exit code {os.waitstatus_to_exitcode(status)}"
