@@ -67,22 +67,39 @@ def test_a_misspelt_member_is_refused() -> None:
 def test_an_expansion_is_a_chain_in_the_order_of_its_list() -> None:
     reply = make_domain().compile({"location": "L", "structures": ["cannon", "nexus"], "posture": "PATROL"})
 
-    assert {n.id: (n.type, n.depends_on) for n in reply.nodes} == {
+    build, defend = reply.phases
+    assert {n.id: (n.type, n.depends_on) for n in build.nodes} == {
         "probe-L": ("probe", ()),
         "cannon-L": ("cannon", ("probe-L",)),
         "nexus-L": ("nexus", ("cannon-L",)),
     }
-    assert "PATROL" in reply.warnings[0]
+    assert [n for n in defend.nodes if n.id != "garrison-L"] == build.nodes, "what was built stays as it is"
+    (garrison,) = [n for n in defend.nodes if n.id == "garrison-L"]
+    assert (bytes(garrison.spec), garrison.depends_on) == (b'{"location":"L","posture":"PATROL"}', ("nexus-L",))
 
 
 def test_an_expansion_has_a_phase_to_build_and_one_to_defend() -> None:
-    phases, problems = expand("L", ["pylon"])
+    phases, problems = expand("L", ["pylon"], "PATROL")
 
     assert problems == ()
     assert [(phase.id, phase.complete_when, len(phase.pieces)) for phase in phases] == [
         (BUILD, "all_present", 2),
-        (DEFEND, "never", 0),
+        (DEFEND, "never", 3),
     ]
+
+
+def test_an_expansion_without_a_posture_has_no_garrison() -> None:
+    phases, _ = expand("L", ["pylon"])
+
+    assert phases[0].pieces == phases[1].pieces
+
+
+def test_rooms_beside_an_expansion_are_in_every_phase_and_hold_up_none() -> None:
+    reply = make_domain().compile({**LAIR, "location": "L", "structures": ["pylon"]})
+
+    assert {n.id for n in reply.nodes} >= {"hall", "crypt", "dragon"}
+    assert [phase.id for phase in reply.phases] == [BUILD, DEFEND]
+    assert not {n.id for phase in reply.phases for n in phase.nodes} & {n.id for n in reply.nodes}
 
 
 @pytest.mark.parametrize("structure", ["probe", "castle"])

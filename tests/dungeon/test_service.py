@@ -4,60 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
 import pytest
 
 from holdfast_dungeon.world import World
-from holdfast_model.names import GraphRef
-from holdfast_store.redis_kv import RedisKv
 from holdfast_testkit.system import System
 from holdfast_testkit.waiting import eventually
 from holdfast_testkit.watching import Watcher
 
+from .conftest import REF, ask, publish
 from .lairs import LAIR
 
 pytestmark = pytest.mark.timeout(150)
 
-REF = GraphRef("acme", "lair")
 ROOMS = [f"room-{n}" for n in range(6)]
-
-
-@pytest.fixture
-async def system(nats_url: str, redis_url: str) -> AsyncIterator[System]:
-    services = ("fault-policy", "work-items", "dungeon")
-    modules = {"dungeon": "holdfast_dungeon"}
-    quick = {"dungeon": {"HOLDFAST_DUNGEON_RESYNC": "2", "HOLDFAST_DUNGEON_PACE": "0.05"}}
-    # Looks whose replica was killed are given up early, to be asked for again.
-    env = {"HOLDFAST_OBSERVE_TIMEOUT": "3"}
-    async with System(nats_url, redis_url, services=services, modules=modules, env=env, env_of=quick) as running:
-        yield running
-
-
-@pytest.fixture
-async def told(system: System) -> AsyncIterator[Watcher]:
-    async with Watcher(system.nats_url) as watcher:
-        yield watcher
-
-
-@pytest.fixture
-async def world(redis_url: str) -> AsyncIterator[World]:
-    kv = RedisKv(redis_url)
-    yield World(kv)
-    await kv.close()
-
-
-async def publish(told: Watcher, spec: dict[str, Any]) -> None:
-    body = {"domain": "dungeon", "spec": spec}
-    await told.client.jetstream().publish(f"blueprint.{REF.tenant}.{REF.graph}", json.dumps(body).encode())
-
-
-async def ask(told: Watcher, subject: str, timeout: float = 10.0, **body: Any) -> dict[str, Any]:
-    request = {"tenant": REF.tenant, "graph": REF.graph, **body}
-    reply = await told.client.request(subject, json.dumps(request).encode(), timeout=timeout)
-    return json.loads(reply.data)
 
 
 async def agree(told: Watcher, item: Any) -> None:
@@ -78,9 +40,9 @@ async def test_a_raided_room_is_told_rebuilt_and_recovered_and_its_dragon_waits_
 ) -> None:
     # Given a dungeon whose dragon somebody agreed to
     await publish(told, LAIR)
-    (asked,) = await told.wait_for("workitem.acme.lair.created", within=30)
+    (asked,) = await told.wait_for("workitem.acme.lair.created")
     await agree(told, asked)
-    await told.wait_for("graph.acme.lair.converged", within=30)
+    await told.wait_for("graph.acme.lair.converged")
 
     # When its room is destroyed
     raid = await ask(told, "rpc.domain.dungeon.raid", kind="destroy", target="crypt", seed=1)
@@ -89,15 +51,15 @@ async def test_a_raided_room_is_told_rebuilt_and_recovered_and_its_dragon_waits_
     lost = {victim["node"] for victim in raid["victims"]}
     assert lost == {"crypt", "hall--crypt", "dragon"}
     for node in lost:
-        await told.wait_for("fault.acme.lair.node_destroyed", within=20, node=node)
-    await told.wait_for("node.acme.lair.recovered", within=20, node="crypt")
-    again = (await told.wait_for("workitem.acme.lair.created", 2, within=20))[1]
+        await told.wait_for("fault.acme.lair.node_destroyed", node=node)
+    await told.wait_for("node.acme.lair.recovered", node="crypt")
+    again = (await told.wait_for("workitem.acme.lair.created", 2))[1]
     assert "dragon" not in await world.things(REF)
 
     # And the dragon does when somebody agrees again
     await agree(told, again)
-    await told.wait_for("node.acme.lair.recovered", within=20, node="dragon")
-    await told.wait_for("graph.acme.lair.converged", 2, within=20)
+    await told.wait_for("node.acme.lair.recovered", node="dragon")
+    await told.wait_for("graph.acme.lair.converged", 2)
     assert await world.times_built(REF, "dragon") == 2
     assert await world.times_built(REF, "hall") == 1
 
@@ -107,7 +69,7 @@ async def test_a_service_killed_during_raids_loses_none_and_repeats_none(
 ) -> None:
     # Given rooms that stand
     await publish(told, {"rooms": [{"id": id} for id in ROOMS]})
-    await told.wait_for("graph.acme.lair.converged", within=30)
+    await told.wait_for("graph.acme.lair.converged")
 
     async def raid(room: str) -> dict[str, Any]:
         body = {"kind": "destroy", "target": room, "id": f"raid-{room}"}
@@ -126,11 +88,11 @@ async def test_a_service_killed_during_raids_loses_none_and_repeats_none(
     await asyncio.gather(*raids)
     await system["dungeon"].start()
     for room in ROOMS:
-        await eventually(lambda room=room: insist(room), within=20, what=f"an answer about {room}")
+        await eventually(lambda room=room: insist(room), what=f"an answer about {room}")
 
     # Then each fell once and was built once more
     for room in ROOMS:
-        await told.wait_for("fault.acme.lair.node_destroyed", within=30, node=room)
+        await told.wait_for("fault.acme.lair.node_destroyed", node=room)
 
     async def stands() -> bool:
         return set(await world.things(REF)) == set(ROOMS)

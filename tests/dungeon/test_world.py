@@ -40,6 +40,29 @@ async def furnish(world: World) -> None:
         await world.build(REF, id, type, "{}", places, f"first:{id}")
 
 
+@pytest.mark.parametrize(
+    ("posture", "target", "fate"),
+    [
+        ("FORTIFY", "nexus-L", "damaged"),
+        ("FORTIFY", "nexus-M", "destroyed"),
+        ("FORTIFY", "garrison-L", "destroyed"),
+        ("PATROL", "nexus-L", "destroyed"),
+    ],
+)
+async def test_a_garrison_that_fortifies_its_location_lets_nothing_there_fall_but_itself(
+    world: World, posture: str, target: str, fate: str
+) -> None:
+    for place in "LM":
+        await world.build(REF, f"nexus-{place}", "nexus", f'{{"location":"{place}"}}', (), place)
+    garrison = f'{{"location":"L","posture":"{posture}"}}'
+    await world.build(REF, "garrison-L", "garrison", garrison, (), "g")
+
+    raid = await world.raid(REF, "r", Kind.DESTROY, 1, target)
+
+    assert [(v.node, v.fate) for v in raid.victims] == [(target, fate)]
+    assert (target in await world.things(REF)) is (fate == "damaged")
+
+
 async def test_a_step_that_comes_twice_builds_once(world: World) -> None:
     first = await world.build(REF, "hall", "room", "{}", (), "key")
     second = await world.build(REF, "hall", "room", "{}", (), "key")

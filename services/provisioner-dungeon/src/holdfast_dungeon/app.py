@@ -20,7 +20,9 @@ def build_app(settings: Settings) -> ServiceApp:
     kv = RedisKv(settings.world_url)
     world = World(kv)
     bus = Bus(settings, NAME, VERSION)
-    domain = make_domain(settings.dungeon_resync, settings.dungeon_pace)
+    domain = make_domain(
+        settings.dungeon_resync, settings.dungeon_pace, settings.dungeon_alarm, settings.dungeon_leftovers
+    )
     domain.on_shutdown(kv.close)
     service = DomainService(domain, (Builder(world, settings.dungeon_pace),), bus, settings)
 

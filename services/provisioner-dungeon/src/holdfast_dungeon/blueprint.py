@@ -53,4 +53,4 @@ class Blueprint(BaseModel, extra="forbid"):
     structures: list[str] = Field(default_factory=list)
     """``nexus``, ``pylon`` or ``cannon``, built in this order after a probe that is always sent first."""
     posture: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z_]{0,30}$")] | None = None
-    """How the expansion is defended once it stands, ``PATROL`` for one."""
+    """How a garrison defends the expansion once it stands, ``PATROL`` for one; without it there is no garrison."""

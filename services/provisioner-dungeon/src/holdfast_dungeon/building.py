@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from holdfast_model.errors import Temporary
+from holdfast_model.messages import REASON_SPEC_CHANGED
 
+from .reasons import DungeonReason
 from .things import Thing
-
-NO_ROOM = "no_room"
-SPEC_CHANGED = "spec_changed"
 
 
 def build(
@@ -21,12 +20,12 @@ def build(
     """
     for place in places:
         if standing.get(place) is None:
-            raise Temporary(f"{place!r}, where {id!r} belongs, is not there", reason=NO_ROOM)
+            raise Temporary(f"{place!r}, where {id!r} belongs, is not there", reason=DungeonReason.NO_ROOM)
     return Thing(id, type, form, places, built=times + 1)
 
 
 def drift(thing: Thing, type: str, form: str) -> str:
     """The reason why a thing that stands is not as declared; "" if it is."""
     if thing.type != type or thing.form != form:
-        return SPEC_CHANGED
+        return REASON_SPEC_CHANGED
     return thing.damage

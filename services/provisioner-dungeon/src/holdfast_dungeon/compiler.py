@@ -10,7 +10,7 @@ from holdfast_model.errors import Problem
 
 from . import specs
 from .blueprint import Blueprint, Corridor
-from .specs import CorridorSpec, CreatureSpec, RoomSpec, Spec, StructureSpec, TrapSpec
+from .specs import CorridorSpec, CreatureSpec, GarrisonSpec, RoomSpec, Spec, StructureSpec, TrapSpec
 
 BUILD, DEFEND = "build", "defend"
 UNKNOWN_STRUCTURE = "UNKNOWN_STRUCTURE"
@@ -36,17 +36,17 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """Everything a blueprint stands for, everything wrong with it, and what its author should know."""
+    """Everything a blueprint stands for, and everything wrong with it. All of ``phases`` have the ``pieces``."""
 
     pieces: tuple[Piece, ...]
+    phases: tuple[Phase, ...] = ()
     problems: tuple[Problem, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 def compile_dungeon(blueprint: Blueprint) -> Compiled:
     """The nodes of a blueprint; nothing of it may be used when there are problems."""
     problems: list[Problem] = []
-    warnings: list[str] = []
+    phases: tuple[Phase, ...] = ()
     pieces = [
         *(
             Piece(room.id, specs.ROOM, RoomSpec(room.size), pointer=f"/rooms/{i}")
@@ -55,19 +55,19 @@ def compile_dungeon(blueprint: Blueprint) -> Compiled:
         *_inhabitants(blueprint, problems),
     ]
     if blueprint.location is not None:
-        phases, unknown = expand(blueprint.location, blueprint.structures)
+        phases, unknown = expand(blueprint.location, blueprint.structures, blueprint.posture or "")
         problems += unknown
-        pieces += phases[0].pieces
-        if blueprint.posture is not None:
-            warnings.append(f"posture {blueprint.posture} is noted: the expansion is built, its defence is not planned")
     elif blueprint.structures or blueprint.posture is not None:
         pointer = "/structures" if blueprint.structures else "/posture"
         problems.append(Problem(pointer, "an expansion needs a 'location'"))
-    return Compiled(tuple(pieces), tuple(problems), tuple(warnings))
+    return Compiled(tuple(pieces), phases, tuple(problems))
 
 
-def expand(location: str, structures: Sequence[str]) -> tuple[tuple[Phase, ...], tuple[Problem, ...]]:
-    """The phases of an expansion: a probe and the structures, each after the one before; then its defence.
+def expand(
+    location: str, structures: Sequence[str], posture: str = ""
+) -> tuple[tuple[Phase, ...], tuple[Problem, ...]]:
+    """The phases of an expansion: a probe and the structures, each after the one before; then its defence, which lasts:
+    the same chain, and a garrison in this ``posture`` ("" = none) as soon as the last of it stands.
 
     ``problems`` name structures that are none, with the code :data:`UNKNOWN_STRUCTURE` in front.
     """
@@ -81,7 +81,17 @@ def expand(location: str, structures: Sequence[str]) -> tuple[tuple[Phase, ...],
             continue
         before = (chain[-1].id,)
         chain.append(Piece(f"{structure}-{location}", structure, StructureSpec(location), before, pointer=pointer))
-    return (Phase(BUILD, tuple(chain), "all_present"), Phase(DEFEND, (), "never")), tuple(problems)
+    garrison = garrison_of(location, posture, chain[-1].id)
+    defence = (*chain, *garrison)
+    return (Phase(BUILD, tuple(chain), "all_present"), Phase(DEFEND, defence, "never")), tuple(problems)
+
+
+def garrison_of(location: str, posture: str, last: str) -> tuple[Piece, ...]:
+    """Who defends a location, behind the last structure there; nobody without a posture."""
+    if not posture:
+        return ()
+    spec = GarrisonSpec(location, posture)
+    return (Piece(f"{specs.GARRISON}-{location}", specs.GARRISON, spec, (last,), pointer="/posture"),)
 
 
 def _inhabitants(blueprint: Blueprint, problems: list[Problem]) -> list[Piece]:

@@ -11,7 +11,8 @@ import msgspec
 from holdfast_model.errors import IllegalState, NotFound
 from holdfast_model.events import FaultType
 
-from .specs import CREATURE
+from .reasons import DungeonReason
+from .specs import CREATURE, FORTIFY, GARRISON
 from .things import Thing
 
 
@@ -23,8 +24,7 @@ class Kind(StrEnum):
     KILL = "kill"
 
 
-WOUNDS = {CREATURE: "wounded"}
-DAMAGED = "damaged"
+WOUNDS = {CREATURE: DungeonReason.WOUNDED}
 
 
 class Victim(msgspec.Struct, frozen=True):
@@ -65,10 +65,19 @@ def plan(id: str, kind: Kind, seed: int, target: str, things: Mapping[str, Thing
         state = thing.damage or "whole"
         raise IllegalState(f"cannot {kind} the {thing.type} {target!r}, which is {state}")
     if kind is Kind.DEGRADE:
-        fate = WOUNDS.get(thing.type, DAMAGED)
+        fate = WOUNDS.get(thing.type, DungeonReason.DAMAGED)
         return Raid(id, kind, seed, (Victim(target, thing.type, fate, FaultType.NODE_DEGRADED),))
+    if sheltered(thing, things):
+        return Raid(id, kind, seed, (Victim(target, thing.type, DungeonReason.DAMAGED, FaultType.NODE_DEGRADED),))
     lost = [thing, *_inside(target, things)]
     return Raid(id, kind, seed, tuple(Victim(t.id, t.type, _end(t), FaultType.NODE_DESTROYED) for t in lost))
+
+
+def sheltered(thing: Thing, things: Mapping[str, Thing]) -> bool:
+    """Whether a garrison in the posture FORTIFY keeps it from falling: it is only damaged. Not the garrison itself."""
+    if thing.type == GARRISON or not thing.location:
+        return False
+    return any(t.type == GARRISON and t.posture == FORTIFY and t.location == thing.location for t in things.values())
 
 
 def after(victim: Victim, thing: Thing) -> Thing | None:

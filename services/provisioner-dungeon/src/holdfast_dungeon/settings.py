@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from holdfast_sdk.runtime import RuntimeSettings
@@ -17,6 +19,10 @@ class Settings(RuntimeSettings):
     """How long it takes to build one thing."""
     dungeon_resync: float = Field(default=5.0, ge=1)
     """Between two looks at everything; raids only hasten the next one."""
+    dungeon_alarm: float = Field(default=60.0, ge=1)
+    """How long a location stays fortified after the last loss there."""
+    dungeon_leftovers: Literal["report", "remove"] = "report"
+    """What becomes of things that nobody declares, in graphs that have a dungeon: they are told, or removed."""
 
     @property
     def world_url(self) -> str:

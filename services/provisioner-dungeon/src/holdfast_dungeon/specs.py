@@ -8,8 +8,11 @@ import msgspec
 
 ROOM, CORRIDOR, CREATURE, TRAP = "room", "corridor", "creature", "trap"
 PROBE, NEXUS, PYLON, CANNON = "probe", "nexus", "pylon", "cannon"
+GARRISON, WALL = "garrison", "wall"
 STRUCTURES = (NEXUS, PYLON, CANNON)
 """What an expansion may list; the probe is implied."""
+PATROL, FORTIFY = "PATROL", "FORTIFY"
+"""Postures of a garrison that mean something here: it walks about, or it shelters what stands at its location."""
 
 
 class RoomSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +59,18 @@ class StructureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ()
 
 
-Spec = RoomSpec | CorridorSpec | CreatureSpec | TrapSpec | StructureSpec
+class GarrisonSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who defends a location, and how."""
+
+    location: str
+    posture: str = PATROL
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return ()
+
+
+Spec = RoomSpec | CorridorSpec | CreatureSpec | TrapSpec | StructureSpec | GarrisonSpec
 
 SPEC_OF_TYPE: Mapping[str, type[Spec]] = {
     ROOM: RoomSpec,
@@ -67,4 +81,6 @@ SPEC_OF_TYPE: Mapping[str, type[Spec]] = {
     NEXUS: StructureSpec,
     PYLON: StructureSpec,
     CANNON: StructureSpec,
+    WALL: StructureSpec,
+    GARRISON: GarrisonSpec,
 }

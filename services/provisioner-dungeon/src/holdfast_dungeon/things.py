@@ -21,9 +21,29 @@ class Thing(msgspec.Struct, frozen=True, omit_defaults=True):
     wounds: int = 0
 
     @property
+    def posture(self) -> str:
+        """How a garrison defends its location; "" for anything else."""
+        return _stance(self.form.encode()).posture
+
+    @property
+    def location(self) -> str:
+        """The location that it stands at; "" for what stands in rooms."""
+        return _stance(self.form.encode()).location
+
+    @property
     def token(self) -> str:
         """What of it was seen: differs whenever it was built or damaged."""
         return f"{self.built}.{self.wounds}"
+
+
+class _Stance(msgspec.Struct, frozen=True):
+    """The members of a form that matter to raids."""
+
+    location: str = ""
+    posture: str = ""
+
+
+_stance = msgspec.json.Decoder(_Stance).decode
 
 
 class Deed(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from holdfast_model.errors import Conflict, NotFound
+from holdfast_model.errors import Conflict, NotFound, Unavailable
 from holdfast_model.names import GraphRef
 from holdfast_store.kv import Changed, Cmd, Kv
 
@@ -46,8 +46,12 @@ class World:
         (raws,) = await self._kv.run(("MGET", *(_thing_key(ref, id) for id in ids)))
         return [None if raw is None else _thing(raw) for raw in raws]
 
-    async def things(self, ref: GraphRef) -> dict[str, Thing]:
-        """Everything that stands in a graph."""
+    async def things(self, ref: GraphRef, most: int = 0) -> dict[str, Thing]:
+        """Everything that stands in a graph. Raises Unavailable when that is more than ``most`` (0: no matter)."""
+        if most:
+            (count,) = await self._kv.run(("SCARD", _names_key(ref)))
+            if count > most:
+                raise Unavailable(f"more than {most} things stand in graph {ref}")
         (names,) = await self._kv.run(("SMEMBERS", _names_key(ref)))
         ids = sorted(name.decode() for name in names)
         found = await self.look(ref, ids)
