@@ -49,6 +49,30 @@ async def test_apply_reads_json_from_standard_input(holdfast: Invoke, peer: Peer
     assert peer.bodies("planner.apply")[0]["blueprint"] == {"nodes": []}
 
 
+async def test_apply_and_plan_send_a_selection_along(holdfast: Invoke, peer: Peer, blueprint: str) -> None:
+    peer.answers |= {"planner.apply": ACCEPTED, "planner.plan": {"steps": [], "counts": {}, "warnings": ["w"]}}
+    selection = ("--only", "a", "--only", "type:thing", "--except", "b*", "--name", "base")
+
+    applied = await holdfast("apply", "-f", blueprint, *selection)
+    planned = await holdfast("plan", "-f", blueprint, *selection)
+
+    assert (applied.exit_code, planned.exit_code) == (Exit.OK, Exit.OK), applied.stderr + planned.stderr
+    for (body,) in (peer.bodies("planner.apply"), peer.bodies("planner.plan")):
+        sent = {key: body["blueprint"][key] for key in ("only", "except", "name")}
+        assert sent == {"only": ["a", "type:thing"], "except": ["b*"], "name": "base"}
+    assert "warning: w" in planned.stderr
+
+
+async def test_apply_says_that_a_person_decides_about_removals(holdfast: Invoke, peer: Peer, blueprint: str) -> None:
+    why = "this would remove 11 of 12 nodes; it waits until a person approves that"
+    peer.answers["planner.apply"] = {"status": "waiting", "sequence": 7, "message": why, "removes": 11, "of": 12}
+
+    result = await holdfast("apply", "-f", blueprint)
+
+    assert result.exit_code == Exit.OK
+    assert f"graph 'main' is as it was: {why}; `holdfast get workitems`" in result.stdout
+
+
 async def test_a_rejected_blueprint_is_one_block_that_names_the_place(
     holdfast: Invoke, peer: Peer, blueprint: str
 ) -> None:
@@ -79,7 +103,14 @@ async def test_errors_are_json_with_output_json(holdfast: Invoke, peer: Peer, bl
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("a: [1, 2\nb: }", "line 2, column 2"), ("- just\n- a list\n", "not a mapping"), ("", "0 documents")],
+    [
+        ("a: [1, 2\nb: }", "line 2, column 2"),
+        ("- just\n- a list\n", "not a mapping"),
+        ("", "0 documents"),
+        ("nodes: []\nspec:\n- {a: 1, b: 2, a: 3}\n", "line 3, column 16"),
+        ("nodes: []\nnodes: []\n", "'nodes' stands twice"),
+        ('{"nodes": [{"id": "a", "spec": {"x": 1, "x": 2}}]}', "/nodes/0/spec/x"),
+    ],
 )
 async def test_a_file_that_is_no_blueprint_never_leaves_this_machine(
     holdfast: Invoke, peer: Peer, text: str, place: str
@@ -89,6 +120,15 @@ async def test_a_file_that_is_no_blueprint_never_leaves_this_machine(
     assert result.exit_code == Exit.FAILED
     assert place in result.stderr
     assert peer.asked == []
+
+
+async def test_anchors_are_no_repetition(holdfast: Invoke, peer: Peer) -> None:
+    peer.answers["planner.apply"] = ACCEPTED
+    text = "nodes:\n- &a {id: a, type: t, spec: {x: 1}}\n- {<<: *a, id: b}\n- {<<: *a, id: c}\n"
+
+    await holdfast("apply", "-f", "-", text=text)
+
+    assert [n["id"] for n in peer.bodies("planner.apply")[0]["blueprint"]["nodes"]] == ["a", "b", "c"]
 
 
 async def test_a_missing_file_is_a_usage_error(holdfast: Invoke, peer: Peer) -> None:
@@ -186,12 +226,13 @@ async def test_delete_without_an_answer_deletes_nothing(holdfast: Invoke, peer: 
 
 
 async def test_delete_with_consent_names_graph_and_owner(holdfast: Invoke, peer: Peer) -> None:
-    peer.answers["planner.delete"] = {"status": "accepted"}
+    peer.answers["planner.delete"] = {"status": "accepted", "warnings": ["nothing is declared by 'base'"]}
 
     result = await holdfast("delete", "shop", "--name", "base", "--yes")
 
     assert result.exit_code == Exit.OK
     assert peer.bodies("planner.delete") == [{"tenant": "default", "actor": "ann", "graph": "shop", "name": "base"}]
+    assert "warning: nothing is declared by 'base'" in result.output
 
 
 @pytest.mark.parametrize(
@@ -214,3 +255,41 @@ async def test_small_verbs_ask_for_just_that(
     assert result.exit_code == Exit.OK
     (body,) = peer.bodies(f"planner.{verb}")
     assert (body["graph"], body.get("node")) == ("shop", node)
+
+
+KEPT = {"graph": "shop", "name": "main", "document": "domain: d\nallow_removals: true\nspec: {x: 1}\n", "after": 7}
+
+
+async def test_the_newest_blueprint_is_applied_and_planned_again_without_its_old_consent(
+    holdfast: Invoke, peer: Peer
+) -> None:
+    peer.answers |= {
+        "planner.blueprint": KEPT, "planner.apply": ACCEPTED,
+        "planner.plan": {"steps": [], "counts": {"add": 1}, "warnings": []},
+    }  # fmt: skip
+
+    planned = await holdfast("plan", "--again", "-g", "shop", "--detailed-exitcode")
+    applied = await holdfast("apply", "--again", "-g", "shop", "--name", "other")
+    meant = await holdfast("apply", "--again", "-g", "shop", "--allow-removals")
+
+    assert (planned.exit_code, applied.exit_code, meant.exit_code) == (Exit.CHANGES, Exit.OK, Exit.OK)
+    assert [(b["graph"], b["name"]) for b in peer.bodies("planner.blueprint")] == [
+        ("shop", "main"), ("shop", "other"), ("shop", "main"),
+    ]  # fmt: skip
+    document = {"domain": "d", "spec": {"x": 1}}
+    assert [b["blueprint"] for b in peer.bodies("planner.plan")] == [document]
+    assert [b["blueprint"] for b in peer.bodies("planner.apply")] == [document, document | {"allow_removals": True}]
+    assert [b["after"] for b in peer.bodies("planner.apply")] == [7, 7], "nobody's version is overwritten unseen"
+
+
+@pytest.mark.parametrize("command", ["apply", "plan"])
+@pytest.mark.parametrize(
+    "words", [(), ("--again", "-f", "x.yaml"), ("--again", "--only", "a"), ("--again", "--except", "a")]
+)
+async def test_a_blueprint_is_named_in_one_way(
+    holdfast: Invoke, peer: Peer, command: str, words: tuple[str, ...]
+) -> None:
+    result = await holdfast(command, *words)
+    assert result.exit_code == Exit.USAGE
+    assert "--again" in result.stderr
+    assert peer.bodies(f"planner.{command}") == []

@@ -52,6 +52,21 @@ async def test_nodes_of_all_pages_are_one_list(holdfast: Invoke, peer: Peer) -> 
     assert {body["only"] for body in peer.bodies("planner.get")} == {"not_ready"}
 
 
+async def test_nodes_come_with_what_keeps_a_phase_from_going_on(holdfast: Invoke, peer: Peer) -> None:
+    stage = {"phase": "build", "index": 0, "phases": ["build", "run"], "timed_out": False}
+    stages = [
+        {**stage, "name": "main", "missing": 0, "problem": "'x' depends on 'a', but 'a' is not in the graph"},
+        {**stage, "name": "other", "missing": 2, "problem": "", "timed_out": True},
+    ]
+    peer.answers["planner.get"] = {"graph": {"graph": "shop", "stages": stages}, "nodes": [{"id": "a", "type": "t"}]}
+
+    result = await holdfast("get", "nodes", "shop")
+
+    said = " ".join(result.stderr.split())
+    assert "'main' is in phase 'build', 1 of 2; 'run' cannot begin: 'x' depends on 'a', but 'a' is not" in said
+    assert "'other' is in phase 'build', 1 of 2: 2 of its nodes are not as declared, and out of time" in said
+
+
 async def test_explain_begins_with_the_sentence(holdfast: Invoke, peer: Peer) -> None:
     peer.answers["planner.explain"] = {
         "node": "b", "summary": "b waits for a, which failed", "desired": {"type": "thing", "digest": "d1"},
@@ -128,7 +143,10 @@ async def test_decide_completes_with_outcome_note_and_data(holdfast: Invoke, pee
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "said"), [("{", "is not JSON"), ("[1]", "must be a JSON object")])
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [("{", "is not JSON"), ("[1]", "must be a JSON object"), ('{"ignore": [], "ignore": ["a"]}', "stands twice")],
+)
 async def test_data_that_is_no_object_decides_nothing(holdfast: Invoke, peer: Peer, data: str, said: str) -> None:
     result = await holdfast("decide", "wi-1", "accept", "--data", data)
 
@@ -181,3 +199,41 @@ async def test_doctor_is_content_with_a_system_that_is_set_up(holdfast: Invoke, 
 
     assert result.exit_code == Exit.OK, result.stdout
     assert "live: pipeline" in result.stdout
+
+
+async def test_a_plan_shows_renames_and_what_references_will_be(holdfast: Invoke, peer: Peer) -> None:
+    peer.answers["planner.plan"] = {
+        "steps": [
+            {"action": "move", "node": "b", "type": "t", "reason": "was a", "after": [], "gate": "", "from": "a"},
+            {"action": "add", "node": "user", "type": "t", "reason": "new", "after": ["b"], "gate": "human",
+             "references": [{"at": "/x", "ref": "b#/ip", "value": "10.0.0.1"},
+                            {"at": "/y", "ref": "c#/ip", "known_after": "c"},
+                            {"at": "/z", "ref": "b#/no", "known_after": "b", "problem": "b publishes nothing at /no"}]},
+        ],
+        "counts": {"add": 1, "update": 0, "remove": 0, "move": 1, "unchanged": 2},
+        "may_follow": [{"node": "top", "references": ["b#/ip"]}],
+    }  # fmt: skip
+    file = "-"
+    result = await holdfast("plan", "-f", file, text="nodes: []")
+    lines = result.stdout.splitlines()
+    assert lines == [
+        "> b  t  was a",
+        "+ user  t  new  after b  asks: human",
+        "    /x = 10.0.0.1  (b#/ip)",
+        "    /y: known after c  (c#/ip)",
+        "    /z: known after b  (b#/no; now b publishes nothing at /no)",
+        "? top  made anew if b#/ip changes",
+        "1 to add, 0 to update, 1 to move, 0 to remove, 2 unchanged",
+    ]
+    assert (await holdfast("plan", "-f", file, "--detailed-exitcode", text="nodes: []")).exit_code == Exit.CHANGES
+
+
+async def test_graphs_that_an_older_version_compiled_are_told_with_what_to_do(holdfast: Invoke, peer: Peer) -> None:
+    old = {"name": "base", "domain": "dns", "compiled_by": "1", "newest": "2"}
+    peer.answers["planner.list"] = {
+        "graphs": [{"graph": "shop", "status": "converged", "outdated": [old]}, {"graph": "fresh", "outdated": []}]
+    }
+    result = await holdfast("get", "graphs")
+    assert "dns 1 compiled the blueprint 'base' of graph 'shop', 2 is running" in " ".join(result.stderr.split())
+    assert "holdfast plan --again -g shop --name base" in " ".join(result.stderr.split())
+    assert "fresh" not in result.stderr

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from holdfast_cli.connection import Found
 from holdfast_cli.exits import CommandError
@@ -156,3 +157,14 @@ async def test_a_refused_raid_is_told_and_the_game_goes_on(peer: Peer, game: Gam
 
         await eventually(lambda: app.fallen == 1)
         assert app.is_running
+
+
+async def test_what_is_drawn_on_the_way_out_breaks_nothing(peer: Peer, game: Game) -> None:
+    app = DungeonApp(game)
+    async with app.run_test(size=(120, 40)):
+        await eventually(lambda: app.shown != [])
+        # When the screen is emptied before the last look ends
+        await app.screen.remove_children()
+        await app._look()
+        app._tell(Text("the last word"))
+    assert app.lines[-1] == "the last word"

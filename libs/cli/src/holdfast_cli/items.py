@@ -31,6 +31,7 @@ def workitem_list(
     graph_option: OneGraphOption = "",
     everything: AllOption = False,
     mine: MineOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Ids only, one a line.")] = False,
     tenant: TenantOption = "default",
     output: OutputOption = Format.TEXT,
 ) -> None:
@@ -47,6 +48,10 @@ def workitem_list(
         reply = await session.workitems("inbox" if mine else "list", body)
         if screen.json:
             return screen.document(reply)
+        if quiet:
+            for item in reply.get("items", []):
+                screen.say(str(item.get("id")))
+            return None
         rows: list[Row] = [
             [str(i.get("id")), status(str(i.get("status"))), cell(i.get("graph")), cell(i.get("priority")),
              str(i.get("title")), cell(outcomes(i)), cell(i.get("assigneeId"))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import doctor, graphs, items, looking, up
+from . import doctor, graphs, importing, items, looking, pipelines, preferences, up, waiting
 from .play.commands import play
 
 HELP = """Keeps systems as declared.
@@ -27,8 +27,10 @@ def build() -> typer.Typer:
     app.command()(graphs.apply)
     app.command()(looking.plan)
     app.add_typer(looking.get, name="get")
+    app.command("import")(importing.import_)
     app.command()(looking.explain)
     app.command()(looking.watch)
+    app.command()(waiting.wait)
     app.add_typer(items.workitem, name="workitem")
     app.command()(items.decide)
     app.command()(graphs.unblock)
@@ -36,7 +38,9 @@ def build() -> typer.Typer:
     app.command()(graphs.resume)
     app.command()(graphs.reconcile)
     app.command()(graphs.delete)
+    app.add_typer(preferences.pref, name="pref")
     app.command()(doctor.doctor)
+    app.add_typer(pipelines.pipeline, name="pipeline")
     app.add_typer(play, name="play")
     return app
 

@@ -54,11 +54,22 @@ def _graph(name: str, data: dict[str, Any]) -> str:
         problems = data.get("problems") or []
         places = "; ".join(f"{p.get('path', '')}: {p.get('message', '')}" for p in problems[:3])
         return places or str(data.get("reason", ""))
-    shown = ("version", "nodes", "added", "updated", "removed", "failed")
+    if name == "situation":
+        return f"{data.get('name')} at {data.get('zone')}: {data.get('count')} faults, {_some(data.get('nodes'))}"
+    if name == "phase_advanced":
+        return f"{data.get('from')} -> {data.get('phase')}"
+    if name == "timed_out":
+        return f"{data.get('of')} {data.get('phase') or data.get('name')}, missing: {_some(data.get('missing'))}"
+    shown = ("version", "nodes", "added", "updated", "moved", "removed", "failed")
     parts = [f"{key} {_count(data[key])}" for key in shown if data.get(key)]
     if data.get("reason"):
         parts.append(str(data["reason"]))
     return ", ".join(parts)
+
+
+def _some(names: Any) -> str:
+    known = [str(name) for name in names or ()]
+    return ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
 
 
 def _count(value: Any) -> Any:

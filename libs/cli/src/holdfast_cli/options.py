@@ -24,6 +24,19 @@ MaybeNodeArgument = Annotated[str, typer.Argument(help="Id of a node (the whole 
 FileOption = Annotated[
     str, typer.Option("-f", "--file", help="Blueprint, YAML or JSON; - reads standard input.", show_default=False)
 ]
+AgainOption = Annotated[
+    bool,
+    typer.Option("--again", help="Instead of a file: the newest blueprint once more, for a new version of its domain."),
+]
+NameOption = Annotated[str, typer.Option(help="Owner: blueprints of different names build one graph.")]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Declare these nodes only: an id, a glob or type:TYPE. May be repeated."),
+]
+ExceptOption = Annotated[
+    list[str] | None,
+    typer.Option("--except", help="Leave these nodes as they were declared. May be repeated."),
+]
 TimeoutOption = Annotated[str, typer.Option("--timeout", help="How long to wait, like 90s or 5m.")]
 
 

@@ -43,6 +43,11 @@ class Screen:
     def live(self) -> bool:
         return self.out.is_terminal and not self.json
 
+    @property
+    def wide(self) -> Console:
+        """For what is drawn: as wide as the terminal, or wide enough where there is none."""
+        return self.out if self.out.is_terminal else Console(highlight=False, width=200)
+
     def document(self, value: object) -> None:
         """One JSON document on standard output."""
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
@@ -74,8 +79,7 @@ class Screen:
             table.add_column(column, overflow="fold")
         for row in filled:
             table.add_row(*[cell if isinstance(cell, Text) else Text(cell) for cell in row])
-        wide = self.out if self.out.is_terminal else Console(highlight=False, width=200)
-        wide.print(table)
+        self.wide.print(table)
 
     def fail(self, failure: CommandError) -> Exit:
         """The one block an error gets; returns the exit code to end with."""

@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from holdfast_bus import subjects
-from holdfast_bus.bus import Bus
+from holdfast_bus.link import Link, linked
 from holdfast_bus.settings import BusSettings
 from holdfast_model.errors import HoldfastError, Invalid, Unavailable
 
@@ -46,7 +46,7 @@ class Seen:
 class Session:
     """Requests of one actor for one tenant."""
 
-    def __init__(self, bus: Bus, found: Found, tenant: str, actor: str) -> None:
+    def __init__(self, bus: Link, found: Found, tenant: str, actor: str) -> None:
         self.bus = bus
         self.found = found
         self.tenant = tenant
@@ -140,24 +140,16 @@ def actor_name() -> str:
 async def connected(tenant: str, found: Found | None = None) -> AsyncIterator[Session]:
     """A session, or Unavailable when nothing answers within a few seconds."""
     place = found or find(os.environ, Path.cwd())
-    bus = Bus(BusSettings(nats_url=place.url), "holdfast-cli", "0.1.0")
     unreachable = Unavailable(f"cannot reach Holdfast at {place.url} (from {place.source})", hint=START_HINT)
+    link = linked(BusSettings(nats_url=place.url), "holdfast-cli")
     try:
-        await asyncio.wait_for(bus.start(), CONNECT_LIMIT)
+        bus = await asyncio.wait_for(link.__aenter__(), CONNECT_LIMIT)
     except (TimeoutError, OSError, HoldfastError) as error:
-        await _close(bus)
         raise unreachable from error
     try:
         yield Session(bus, place, tenant, actor_name())
     finally:
-        await _close(bus)
-
-
-async def _close(bus: Bus) -> None:
-    try:
-        await asyncio.wait_for(bus.stop(), CONNECT_LIMIT)
-    except (TimeoutError, HoldfastError):
-        return
+        await link.__aexit__(None, None, None)
 
 
 def run(screen: Screen, tenant: str, work: Callable[[Session], Coroutine[Any, Any, Exit | None]]) -> None:

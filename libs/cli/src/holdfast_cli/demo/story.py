@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from holdfast_cli.graphs import refuse_unless_taken, tell_admission
+from holdfast_cli.applying import refuse_unless_taken, tell_admission
 from holdfast_cli.items import outcomes
 from holdfast_cli.screen import Screen
 from holdfast_cli.session import Reply, Session

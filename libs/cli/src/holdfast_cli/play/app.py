@@ -58,17 +58,22 @@ class DungeonApp(App[None]):
         self.lines: list[str] = []
         """The last things told, as plain text; bounded."""
         self._heard = asyncio.Event()
+        # Held, not looked up: on the way out the screen is emptied before what still draws is ended.
+        self._rooms = Static(id="rooms")
+        self._state = Static(id="state")
+        self._told = RichLog(id="told", wrap=True, max_lines=1000)
+        self._waiting = Static(id="waiting")
 
     def compose(self) -> ComposeResult:
         yield Header()
         with Horizontal():
             with VerticalScroll(id="map"):
-                yield Static(id="rooms")
+                yield self._rooms
             with Vertical():
-                yield Static(id="state")
-                yield RichLog(id="told", wrap=True, max_lines=1000)
+                yield self._state
+                yield self._told
                 with VerticalScroll(id="items"):
-                    yield Static(id="waiting")
+                    yield self._waiting
         yield Footer()
 
     def on_mount(self) -> None:
@@ -167,9 +172,9 @@ class DungeonApp(App[None]):
 
     def _tell(self, line: Text) -> None:
         self.lines = [*self.lines[-199:], line.plain]
-        self.query_one("#told", RichLog).write(line)
+        self._told.write(line)
 
     def _draw(self) -> None:
-        self.query_one("#rooms", Static).update(scene.draw_map(self.shown, self.selected))
-        self.query_one("#waiting", Static).update(scene.draw_items(self.open_items, self.chosen))
-        self.query_one("#state", Static).update(scene.summary(self.shown, self.fallen))
+        self._rooms.update(scene.draw_map(self.shown, self.selected))
+        self._waiting.update(scene.draw_items(self.open_items, self.chosen))
+        self._state.update(scene.summary(self.shown, self.fallen, self.game.phase))

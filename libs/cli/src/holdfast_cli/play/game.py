@@ -28,6 +28,8 @@ class Game:
     def __init__(self, session: Session, graph: str) -> None:
         self.session = session
         self.graph = graph
+        self.phase = ""
+        """The phase in force as of the last look, e.g. ``defend``; "" where the blueprint has none."""
 
     async def prepare(self, blueprint: Mapping[str, Any] | None) -> None:
         """Declare ``blueprint``, or the dungeon of the house if nothing is declared yet.
@@ -53,6 +55,7 @@ class Game:
         """Every node as the planner sees it."""
         body: dict[str, Any] = {"graph": self.graph, "limit": PAGE}
         reply = await self.session.planner("get", body)
+        self.phase = str((reply.get("graph") or {}).get("phase") or "")
         rows = list(reply.get("nodes", []))
         while reply.get("next"):
             reply = await self.session.planner("get", {**body, "after": reply["next"]})

@@ -14,21 +14,24 @@ from holdfast_cli.items import outcomes
 from holdfast_cli.screen import STYLES
 
 ROOM, CORRIDOR, CREATURE = "room", "corridor", "creature"
-GLYPHS = {ROOM: "▣", CORRIDOR: "═", CREATURE: "☻", "trap": "▲"}
+GLYPHS = {ROOM: "▣", CORRIDOR: "═", CREATURE: "☻", "trap": "▲", "garrison": "⚑", "wall": "▥"}
 OTHER_GLYPH = "■"
 WELL = "present"
+FORTIFY = "FORTIFY"
 WIDTH = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One node. ``places`` are the rooms it stands in; ``why`` says what it waits for or suffers from."""
+    """One node. ``places`` are the rooms it stands in; ``why`` says what it waits for or suffers from; ``posture`` is
+    how a garrison defends its location."""
 
     id: str
     type: str
     phase: str
     places: tuple[str, ...] = ()
     why: str = ""
+    posture: str = ""
 
     @property
     def well(self) -> bool:
@@ -53,6 +56,7 @@ def tiles(nodes: Iterable[Mapping[str, Any]]) -> list[Tile]:
             str(row.get("phase") or ""),
             tuple(row.get("depends_on") or ()),
             " ".join(str(row[key]) for key in ("reason", "detail") if row.get(key)),
+            str((row.get("info") or {}).get("posture") or ""),
         )
         for row in nodes
         if not row.get("removed")
@@ -106,16 +110,20 @@ def draw_items(open_items: Sequence[Item], chosen: int) -> Text:
     return text
 
 
-def summary(shown: Sequence[Tile], destroyed: int) -> str:
-    """One line: how much stands, and how much has fallen so far."""
+def summary(shown: Sequence[Tile], destroyed: int, phase: str = "") -> str:
+    """One line: how much stands, how much has fallen so far, the phase, and the postures of garrisons."""
     standing = sum(tile.well for tile in shown)
     state = "the dungeon stands" if shown and standing == len(shown) else "Holdfast is at work"
-    return f"{standing}/{len(shown)} as declared, {destroyed} fallen: {state}"
+    parts = [f"{standing}/{len(shown)} as declared, {destroyed} fallen: {state}"]
+    parts += [f"phase {phase}"] if phase else []
+    return "; ".join([*parts, *(f"{tile.id}: {tile.posture}" for tile in shown if tile.posture)])
 
 
 def _line(tile: Tile, selected: str) -> Text:
     style = _style(tile)
     text = Text.assemble((f"{GLYPHS.get(tile.type, OTHER_GLYPH)} {tile.id}", style))
+    if tile.posture:
+        text.append(f"  {tile.posture}", style="bold red" if tile.posture == FORTIFY else "bold")
     if not tile.well:
         text.append(f"  {tile.phase} {tile.why}".rstrip()[:60], style="dim")
     if tile.id == selected:
