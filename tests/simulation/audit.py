@@ -11,7 +11,9 @@ from holdfast_model.names import BUILT_IN_TYPES
 from holdfast_model.reconciler import CloseIntent, ItemIntent, Phase, StepIntent
 from holdfast_model.reconciler.core import Core
 from holdfast_model.reconciler.deciding import decide
-from holdfast_model.reconciler.records import GateState, Unit
+from holdfast_model.reconciler.records import GateState, Unit, resolved
+from holdfast_model.reconciler.referring import values_of
+from holdfast_model.references import nodes_in
 
 if TYPE_CHECKING:
     from .world import World
@@ -29,9 +31,17 @@ def audit(world: World) -> None:
             world.fail(f"{what}: {differences(kept, counted)} (as kept, and as it is)")
 
     if world.reconciler.version == world.disk.graph.version:
-        same("nodes", {i: u.node for i, u in core.units.items()}, world.disk.graph.nodes)
+        same("nodes", {i: u.declared for i, u in core.units.items()}, world.disk.graph.nodes)
         same("graves", set(core.graves), set(world.disk.graph.gone))
     same("dirty", list(core.dirty), [])
+    same("to resolve", list(core.to_resolve), [])
+    same("referrers", _members(core.referrers), _grouped(core.units.values(), lambda u: nodes_in(u.declared.refs)))
+    for unit in units:
+        form, missing = resolved(unit.declared, unit.rec.refs, unit.rec.known)
+        same(f"form of {unit.field!r}", (unit.form, unit.missing), (form, missing))
+        same(f"node of {unit.field!r}", unit.node, unit.form if unit.tomb is None else None)
+    for unit in core.units.values():
+        same(f"values of {unit.id}", unit.rec.refs, values_of(core, unit.declared, unit.rec.refs))
     same("flying", {u.field for u in units if u.flying}, {u.field for u in flying.values()})
     same("current", {u.field for u in units if u.current}, {u.field for u in units if _current(u)})
     same("below", {i: set(u.below) for i, u in core.units.items()}, _below(core))
@@ -56,6 +66,11 @@ def audit(world: World) -> None:
     same("queues", lanes, ready)
     same("looks", [u.field for v in core.to_look.values() for u in v if id(u) not in known], [])
     same("converged", core.converged, core.settled)
+    stages = {o: s for o, s in core.stages.by_owner.items() if not s.entering}
+    late = {o: {n for n in s.members if n in core.units and not core.units[n].current} for o, s in stages.items()}
+    same("missing of phases", {o: set(s.missing) for o, s in stages.items()}, late)
+    same("phases of nodes", {n: len(s) for n, s in core.stages.of.items()},
+         dict(Counter(n for s in core.stages.by_owner.values() for n in s.members)))  # fmt: skip
     for unit in units:
         phase, blocker = unit.phase, unit.blocker
         same(f"phase of {unit.field!r}", (phase, bool(blocker)), (decide(core, unit), bool(unit.blocker)))
@@ -160,6 +175,8 @@ def audit_load(world: World) -> None:
     same("gates", set(living.gates), set(fresh.gates))
     same("unmet", {i: u.unmet for i, u in living.units.items()}, {i: u.unmet for i, u in fresh.units.items()})
     same("current", {i for i, u in living.units.items() if u.current}, {i for i, u in fresh.units.items() if u.current})
+    forms = [{u.field: u.form.digest for u in (*c.units.values(), *c.graves.values())} for c in (living, fresh)]
+    same("forms", forms[0], forms[1])
     same("counter", (living.counter, living.paused, living.converged), (fresh.counter, fresh.paused, fresh.converged))
     same("rows to make up for", {}, fresh.turn.rows)
     todo = {f: t for f, t in world.disk.todo.items() if isinstance(t, StepIntent)}

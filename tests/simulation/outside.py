@@ -39,6 +39,12 @@ class Thing:
     made_with: frozenset[Key]
     broken: str = ""
     version: int = 0
+    published: int | None = 1
+    """What it publishes under ``/v``; None: nothing."""
+
+    @property
+    def outputs(self) -> dict[str, object]:
+        return {} if self.published is None else {"v": self.published}
 
     @property
     def token(self) -> str:
@@ -71,7 +77,7 @@ class Outside:
             return Observation(Status.DRIFTED, reason=thing.broken, token=thing.token, detail=f"v{thing.version}")
         if thing.digest != digest:
             return Observation(Status.DRIFTED, reason="spec_changed", token=thing.token)
-        return Observation(Status.PRESENT, token=thing.token)
+        return Observation(Status.PRESENT, token=thing.token, outputs=thing.outputs)
 
     # ---- provisioning
 
@@ -83,7 +89,8 @@ class Outside:
             world.at(1.0, lambda: self.receive(batch))  # redelivered
             return
         life = self.life
-        if world.dice.random() < world.chances.dead_letter:
+        # While somebody works on a batch it is kept alive: it cannot be given up.
+        if world.dice.random() < world.chances.dead_letter and not any(map(self._runs, batch.steps)):
             for step in batch.steps:
                 out = StepOutcome(step.node, step.operation, step.attempt, Outcome.FAILED, reason="dead_lettered")
                 if self._first(step):
@@ -92,14 +99,22 @@ class Outside:
         for step in batch.steps:
             world.at(world.dice.uniform(0.01, 2.0), lambda s=step: self._start(batch, s, life))
 
+    def _runs(self, step: Step) -> bool:
+        return self.running.get(self._name(step)) == (step.operation, step.attempt)
+
+    def _name(self, step: Step) -> str:
+        """What the thing of a step is called now."""
+        return self.world.renames.now(step.operation)
+
     def _first(self, step: Step) -> bool:
         """Note an attempt. False for an echo of an older one, and for one that was answered: it is answered again."""
         mine = (step.operation, step.attempt)
-        highest = self.highest.get(step.node, (0, 0))
+        name = self._name(step)
+        highest = self.highest.get(name, (0, 0))
         if mine > highest:
-            self.highest[step.node] = mine
-            self.answers.pop(step.node, None)
-        return mine >= highest and step.node not in self.answers
+            self.highest[name] = mine
+            self.answers.pop(name, None)
+        return mine >= highest and name not in self.answers
 
     def _start(self, batch: StepBatch, step: Step, life: int) -> None:
         world = self.world
@@ -107,10 +122,10 @@ class Outside:
             return
         mine = (step.operation, step.attempt)
         if not self._first(step):
-            if mine == self.highest[step.node]:
-                world.deliver(batch, self.answers[step.node])
+            if mine == self.highest[self._name(step)]:
+                world.deliver(batch, self.answers[self._name(step)])
             return
-        busy = self.running.get(step.node)
+        busy = self.running.get(self._name(step))
         if busy is not None:
             if busy[0] != step.operation:
                 world.fail(f"two operations of {step.node} run at once: {busy} and {mine}")
@@ -120,19 +135,19 @@ class Outside:
         if world.now > batch.start_by or world.dice.random() < world.chances.expire:
             self._answer(batch, step, StepOutcome(step.node, *mine, Outcome.EXPIRED))
             return
-        self.running[step.node] = mine
+        self.running[self._name(step)] = mine
         world.at(world.dice.uniform(0.0, 3.0), lambda: self._end(batch, step, life))
 
     def _end(self, batch: StepBatch, step: Step, life: int) -> None:
         if life != self.life:
             return
         mine = (step.operation, step.attempt)
-        if self.running.get(step.node) == mine:
-            del self.running[step.node]
+        if self.running.get(self._name(step)) == mine:
+            del self.running[self._name(step)]
         self._answer(batch, step, self._run(step, mine))
 
     def _answer(self, batch: StepBatch, step: Step, out: StepOutcome) -> None:
-        self.answers[step.node] = out
+        self.answers[self._name(step)] = out
         self.world.say(f"{out.outcome} {step.node} op{out.operation}.{out.attempt} {out.reason}")
         self.world.deliver(batch, out)
 
@@ -143,14 +158,14 @@ class Outside:
         if dice.random() < world.chances.fail:
             permanent = dice.random() < world.chances.permanent
             return StepOutcome(step.node, *mine, Outcome.FAILED, reason="no luck", permanent=permanent)
-        key = (step.node, step.type)
+        key = (self._name(step), step.type)
         if step.type == APPROVED and step.action is Action.PROVISION:
             pending = self._approval(step, mine)
             if pending is not None:
                 return pending
         fixes = step.decision is not None and step.decision.outcome == "fix"
-        if (step.node, step.operation) not in self.done or fixes:
-            self.done[(step.node, step.operation)] = True
+        if (key[0], step.operation) not in self.done or fixes:
+            self.done[(key[0], step.operation)] = True
             self._take_effect(step, key)
         touch = self._touches() if dice.random() < world.chances.touch else ()
         seen = self.see(key, step.digest)
@@ -170,8 +185,21 @@ class Outside:
         if step.decision is not None and step.decision.outcome == "fix":
             broken = ""
         types = {t: world.sent_types.get((step.node, step.operation, t), "") for t in step.depends_on}
-        made = frozenset(types.items())
-        self.things[key] = Thing(step.digest, made, broken, old.version if old else 0)
+        made = frozenset((world.renames.since(t, type, step), type) for t, type in types.items())
+        published = old.published if old is not None and world.dice.random() < 0.6 else self._publishes()
+        self.things[key] = Thing(step.digest, made, broken, old.version if old else 0, published)
+
+    def _publishes(self) -> int | None:
+        """Something new, or for a while nothing."""
+        dice = self.world.dice
+        return None if not self.world.calm and dice.random() < 0.1 else dice.randint(1, 5)
+
+    def republish(self) -> None:
+        """Everything publishes something."""
+        for key in sorted(self.things):
+            if self.things[key].published is None:
+                self.things[key].published = 1
+                self.disturbed.add(key)
 
     def _use_decision(self, step: Step) -> None:
         assert step.decision is not None
@@ -211,6 +239,25 @@ class Outside:
         self.disturbed.add((node, type))
         return (Touch(node, self.see((node, type), unit.form.digest) if world.dice.random() < 0.5 else None),)
 
+    def rename(self, old: str, new: str, type: str) -> None:
+        """A node is called otherwise: the things of the world know it by what it is. Its former types keep the name."""
+
+        def named(key: Key) -> Key:
+            return (new, type) if key == (old, type) else key
+
+        self.things = {named(key): thing for key, thing in self.things.items()}
+        for thing in self.things.values():
+            thing.made_with = frozenset(map(named, thing.made_with))
+        self.disturbed = set(map(named, self.disturbed))
+        of = self.world.renames.ops  # what operations are of, by now under the new name
+        self.done = {(of[op][0] if node == old else node, op): seen for (node, op), seen in self.done.items()}
+        if old in self.running and of[self.running[old][0]][0] == new:
+            self.running[new] = self.running.pop(old)
+        if old in self.highest and of[self.highest[old][0]][0] == new:
+            self.highest[new] = self.highest.pop(old)
+            if old in self.answers:
+                self.answers[new] = self.answers.pop(old)
+
     # ---- accidents
 
     def accident(self) -> Key | None:
@@ -222,7 +269,9 @@ class Outside:
         key = dice.choice(keys)
         self.disturbed.add(key)
         thing = self.things[key]
-        if key[1] == HOLD and dice.random() < 0.8:
+        if dice.random() < 0.3:
+            thing.published = self._publishes()
+        elif key[1] == HOLD and dice.random() < 0.8:
             thing.broken = dice.choice(("odd", "strange"))
             thing.version += 1
         elif key[1] == OTHER and dice.random() < 0.5:

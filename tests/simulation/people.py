@@ -103,6 +103,8 @@ class People:
             return
         if item.intent.request not in world.reconciler.core.gates:
             return  # nobody waits for it any more; its item is about to be closed
+        known = world.reconciler.core.gates[item.intent.request].id
+        node = world.renames.called(known, type)  # the planner may not have heard of its name yet
         key = (node, type)
         wanted = world.disk.graph.nodes.get(node)
         if payload.get("action") == Action.DEPROVISION.value:
@@ -110,7 +112,9 @@ class People:
                 world.outside.things.pop(key, None)
         elif wanted is not None and wanted.type == type:
             # The planner may never learn of it as its own doing, so nothing is known about what it was made with.
-            world.outside.things[key] = Thing(wanted.digest, frozenset())
+            made, old = world.reconciler.core.units[known].form.digest, world.outside.things.get(key)
+            published = old.published if old is not None else 1
+            world.outside.things[key] = Thing(made, frozenset(), published=published)
 
     def _end(self, item: Item, status: str) -> None:
         item.status = status

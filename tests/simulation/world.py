@@ -11,15 +11,15 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
 
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.messages import Action, NodeDeclaration, Observation, ResultBatch, StepBatch, StepOutcome
-from holdfast_model.names import BUILT_IN_TYPES, GraphRef
+from holdfast_model.messages import NodeDeclaration, Observation, ResultBatch, StepBatch, StepOutcome
+from holdfast_model.names import GraphRef
 from holdfast_model.reconciler import (
     CloseIntent,
     ItemIntent,
@@ -32,11 +32,14 @@ from holdfast_model.reconciler import (
     Turn,
     TypeInfo,
 )
-from holdfast_model.rows import Node, Tombstone, declare
+from holdfast_model.rows import Declaration, Node, Tombstone, declare
 
-from .audit import audit, audit_load, differences, shown
-from .outside import APPROVED, FOREIGN, HEAL, HOLD, OTHER, PERSONAL, UNSEEN, Key, Outside, Thing
+from .audit import audit
+from .invariants import Invariants
+from .outside import APPROVED, FOREIGN, HEAL, HOLD, OTHER, PERSONAL, UNSEEN, Outside
 from .people import FaultPolicy, People
+from .phased import Phased
+from .renames import Renames
 
 REF = GraphRef("t", "g")
 TIMEOUT = 20.0
@@ -98,9 +101,11 @@ class Disk:
 class World:
     """See the module. ``run`` plays a seed to its end and checks every invariant on the way."""
 
-    def __init__(self, seed: int, size: int = 8) -> None:
+    def __init__(self, seed: int, size: int = 8, *, renames: bool = False) -> None:
         self.dice = random.Random(seed)
-        self.size = size
+        self.names = [f"n{i}" for i in range(size)]
+        self.renames = Renames(self)
+        self.renaming = renames
         self.now = 0.0
         self.calm = False
         self.chances = Chances()
@@ -119,6 +124,8 @@ class World:
         self.outside = Outside(self)
         self.people = People(self)
         self.policy = FaultPolicy(self)
+        self.phased = Phased(self)
+        self.invariants = Invariants(self)
         self.reconciler = self.boot()
 
     # ---- the scheduler
@@ -150,8 +157,10 @@ class World:
             (self.unblock, dice.randint(0, 4)),
             (self.domain_goes, dice.randint(0, 1)),
             (self.reconcile, dice.randint(0, 1)),
-            (self.check_load, 3),
+            (self.invariants.loaded_again, 3),
         ]
+        if self.renaming:
+            plan.append((self.renames.rename, dice.randint(1, 6)))
         for what, times in plan:
             for _ in range(times):
                 self.at(dice.uniform(0, until * 0.9), lambda w=what: w())
@@ -160,20 +169,21 @@ class World:
         self.tick()
         self.play(until)
         self.calm_down(until)
-        self.check_converged()
+        self.invariants.converged()
 
     def calm_down(self, until: float) -> None:
         """Nothing goes wrong any more, people agree to everything, and what was given up is taken up again."""
         self.say("calm")
         self.chances, self.calm = Chances.none(), True
-        for node in ("", *(f"n{i}" for i in range(self.size))):
+        self.outside.republish()
+        for node in ("", *sorted({*self.names, *(u.id for u in self.invariants.units())})):
             self.turn(lambda r, n=node: r.on_paused(self.now, False, n))
-        for minute in range(20):
+        for minute in range(70):
             self.at(minute * 5.0, self.decide_all)
         self.play(until + 400.0)
-        self.check_explained()
+        self.invariants.explained()
         for again in range(3):
-            for node in sorted({u.id for u in self.units() if u.phase not in HEALTHY}):
+            for node in sorted({u.id for u in self.invariants.units() if u.phase not in HEALTHY}):
                 self.turn(lambda r, n=node: r.on_unblock(self.now, n))
             for minute in range(20):
                 self.at(minute * 5.0, self.decide_all)
@@ -200,6 +210,8 @@ class World:
         disk.epoch += 1
         rec = self.reconciler = self.fresh(disk.epoch)
         disk.graph.drain()
+        self.redeclare()  # what it has loaded may have other edges than what its predecessor saw last
+        self.renames.heard = len(self.renames.history)
         for name, intent in list(disk.todo.items()):
             if isinstance(intent, StepIntent):
                 batch = rec.rebuild(name.removeprefix("b:"), intent)
@@ -222,6 +234,7 @@ class World:
             self.now, nodes, gone.values(), disk.records, disk.todo,
             counter=disk.counter, converged=disk.converged, paused=disk.paused,
         )  # fmt: skip
+        self.phased.feed(rec)
         rec.version = disk.graph.version
         return rec
 
@@ -230,7 +243,9 @@ class World:
         if rec.version != graph.version:
             rec.version = graph.version
             nodes, gone = graph.drain()
+            self.renames.heard = len(self.renames.history)
             rec.on_graph(self.now, in_order(nodes), in_order(gone))
+            self.phased.feed(rec)
             self.redeclare()
 
     def redeclare(self) -> None:
@@ -278,6 +293,9 @@ class World:
                 disk.todo.pop(name, None)
             else:
                 disk.todo[name] = msgspec.json.decode(msgspec.json.encode(intent), type=type(intent))
+        for sent in done.dispatch:
+            for step in sent.batch.steps:
+                self.renames.sent(step)
         for tag in done.served:
             disk.inbox.pop(tag, None)
         disk.counter = int(done.meta.get("counter", disk.counter))
@@ -289,12 +307,14 @@ class World:
             disk.graph.take_delta()
             disk.graph.version += 1
             self.at(0.0, self.tick)
+        self.phased.commit(done)
+        self.phased.check()
         if self.dice.random() < self.chances.crash_planner:
             self.say("planner crashes after its commit")
             self.boot()
             return
         for sent in done.dispatch:
-            self.check_dispatch(sent.batch)
+            self.invariants.sent(sent.batch)
             self.send(lambda b=sent.batch: self.outside.receive(b))
         for look in done.look:
             self.observe(look)
@@ -313,7 +333,7 @@ class World:
             if fault.type == "NODE_DEGRADED":
                 self.once("degraded", fault.node, fault.episode, fault.reason)
             self.policy.hear(fault)
-        for event in done.events:
+        for event in (*done.heralds, *done.events):
             self.say(f"event {event.name} {event.node}")
             if event.name == "recovered":
                 self.once("recovered", event.node, str(event.data["episode"]))
@@ -334,37 +354,6 @@ class World:
             self.alarm = when
             self.at(when - self.now, self.tick)
 
-    def check_dispatch(self, batch: StepBatch) -> None:
-        graph = self.disk.graph
-        for step in batch.steps:
-            self.say(f"send {step.action} {step.node} op{step.operation}.{step.attempt} {step.digest[:4]}")
-            node = graph.nodes.get(step.node)
-            if step.action is Action.PROVISION:
-                if node is None:
-                    self.fail(f"{step.node} is sent although it is not desired")
-                    return
-                for target in node.depends_on:
-                    self.sent_types[(step.node, step.operation, target)] = graph.nodes[target].type
-                    self.check_dependency(step.node, target)
-            elif node is not None and node.type == step.type:
-                self.fail(f"{step.node} is removed although it is desired")
-            else:
-                self.outside.check_removal((step.node, step.type), self.wanted)
-
-    def check_dependency(self, node: str, target: str) -> None:
-        if not self.reconciler.core.units[target].current:
-            self.fail(f"{node} is sent before its dependency {target}")
-        wanted = self.disk.graph.nodes[target]
-        thing = self.outside.things.get((target, wanted.type))
-        if (target, wanted.type) in self.outside.disturbed:
-            return
-        if thing is None or thing.digest != wanted.digest:
-            self.fail(f"{node} is sent, but its dependency {target} is not there: {thing}")
-
-    def wanted(self, key: Key, thing: Thing) -> bool:
-        node = self.disk.graph.nodes.get(key[0])
-        return node is not None and node.type == key[1] and node.digest == thing.digest
-
     # ---- over the network
 
     def observe(self, look: Look) -> None:
@@ -381,6 +370,8 @@ class World:
             info = self.catalog.get(look.type)
             if info is None or not info.live:
                 return
+            for item in look.nodes:
+                self.invariants.resolved(item.node, item.spec, item.present)
             seen = {i.node: self.outside.see((i.node, look.type), i.digest) for i in look.nodes}
             if self.dice.random() < self.chances.lose:
                 seen.pop(look.nodes[0].node)
@@ -400,23 +391,39 @@ class World:
         dice = self.dice
         if dice.random() < 0.05:
             self.say("delete")
-            self.mutate(self.disk.graph.clear)
+            self.mutate(self.phased.clear)
             return
-        chosen = [i for i in range(self.size) if dice.random() < 0.7]
+        if dice.random() < 0.1:
+            self.mutate(self.phased.again)
+            return
+        phases = dice.choice((1, 1, 1, 2, 3))
+        versions = [self.version(refer=phases == 1) for _ in range(phases)]
+        shared = {i: d for version in versions for i, d in version}  # a node that is in two phases is alike in both
+        self.mutate(lambda: self.phased.publish([fitting(v, shared) for v in versions]))
+
+    def version(self, refer: bool) -> list[tuple[str, Declaration]]:
+        """Nodes for a graph or a phase. ``refer``: some use what others publish (those of other phases may be gone)."""
+        dice = self.dice
+        chosen = [i for i in range(len(self.names)) if dice.random() < 0.7]
         if dice.random() < 0.4:
             dice.shuffle(chosen)
         nodes = []
         for at, i in enumerate(chosen):
-            below = [f"n{j}" for j in chosen[:at] if dice.random() < 0.35]
-            old = self.disk.graph.nodes.get(f"n{i}")
+            name = self.names[i]
+            below = [self.names[j] for j in chosen[:at] if dice.random() < 0.35]
+            old = self.disk.graph.nodes.get(name)
             kind = old.type if old is not None and dice.random() < 0.8 else dice.choice(KINDS)
-            spec = msgspec.json.encode({"v": dice.randint(0, 2)})
+            content: dict[str, object] = {"v": dice.randint(0, 2)}
+            known = {n.id: n for n in nodes}
+            for target in below:  # what a person has made, and nobody ever looks at, publishes nothing
+                if refer and dice.random() < 0.4 and known[target].type != UNSEEN:
+                    content[f"of-{target}"] = {"$ref": f"{target}#/v"}
+            spec = msgspec.json.encode(content)
             gating = dice.choice(["NONE"] * 12 + ["ALL", "PROVISION_ONLY", "DEPROVISION_ONLY"])
             if kind == PERSONAL:
                 gating = "ALL"
-            nodes.append(NodeDeclaration(f"n{i}", kind, msgspec.Raw(spec), gating, depends_on=tuple(below)))
-        self.say(f"publish {[(n.id, n.type, n.depends_on, n.gating) for n in nodes]}")
-        self.mutate(lambda: self.disk.graph.declare("main", [(n.id, declare(n)) for n in nodes]))
+            nodes.append(NodeDeclaration(name, kind, msgspec.Raw(spec), gating, depends_on=tuple(below)))
+        return [(n.id, declare(n)) for n in nodes]
 
     def mutate(self, change: Callable[[], object]) -> None:
         """Somebody commits a change of the desired graph; the planner hears of it, sooner or later."""
@@ -443,12 +450,12 @@ class World:
 
     def pause(self) -> None:
         self.say("pause")
-        node = f"n{self.dice.randrange(self.size)}" if self.dice.random() < 0.5 else ""
+        node = self.names[self.dice.randrange(len(self.names))] if self.dice.random() < 0.5 else ""
         self.turn(lambda r: r.on_paused(self.now, True, node))
         self.at(self.dice.uniform(1, 40), lambda: self.turn(lambda r: r.on_paused(self.now, False, node)))
 
     def unblock(self) -> None:
-        node = f"n{self.dice.randrange(self.size)}"
+        node = self.names[self.dice.randrange(len(self.names))]
         self.say(f"unblock {node}")
         self.turn(lambda r: r.on_unblock(self.now, node))
 
@@ -469,58 +476,13 @@ class World:
             self.catalog[type] = info
         self.turn(lambda r: r.on_catalog(self.now, dict(self.catalog)))
 
-    # ---- what must hold
 
-    def units(self) -> list[Any]:
-        core = self.reconciler.core
-        return [*core.units.values(), *core.graves.values()]
-
-    def check_load(self) -> None:
-        """A new owner would find everything that the present one knows."""
-        rec = self.reconciler
-        self.tick()
-        if self.reconciler is rec:
-            audit(self)
-            audit_load(self)
-
-    def check_explained(self) -> None:
-        """Nothing is under way any more; what is not as declared has a reason that only somebody else can end."""
-        audit(self)
-        for unit in self.units():
-            rec, digest = unit.rec, unit.form.digest
-            reason = {
-                Phase.PRESENT: True,
-                Phase.REFUSED: rec.refused == digest
-                or any(g and g.state == "refused" for g in (rec.gate, rec.approval)),
-                Phase.FAILED: rec.permanent == digest,
-                Phase.BLOCKED: bool(unit.blocker),
-                Phase.PAUSED: rec.paused or self.disk.paused,
-                Phase.HELD: rec.hold,
-                Phase.QUARANTINED: rec.quarantined_until > self.now,
-            }.get(unit.phase, False)
-            if not reason:
-                self.fail(f"{unit.field!r} is {unit.phase} for no reason: {rec}")
-
-    def check_converged(self) -> None:
-        graph, core = self.disk.graph, self.reconciler.core
-        things = {k: t.digest for k, t in self.outside.things.items()}
-        wanted = {(n.id, n.type): n.digest for n in graph.nodes.values() if n.type not in BUILT_IN_TYPES}
-        if things != wanted or any(t.broken for t in self.outside.things.values()):
-            broken = {k for k, t in self.outside.things.items() if t.broken}
-            nodes = {k[0] for k in {*things, *wanted} if things.get(k) != wanted.get(k)} | {k[0] for k in broken}
-            self.fail(f"not converged: {differences(things, wanted)} (there, and wanted), {self.phases(nodes)}")
-        if graph.gone or core.flights or self.disk.todo or self.disk.inbox or not core.converged:
-            self.fail(
-                f"left over: gone {list(graph.gone)} flights {list(core.flights)} todo {list(self.disk.todo)} "
-                f"inbox {self.disk.inbox} converged {core.converged} {core.phases}"
-            )
-        if [i.id for i in self.people.items.values() if i.active]:
-            self.fail(f"WorkItems are left open: {[i for i in self.people.items.values() if i.active]}")
-        audit(self)
-        audit_load(self)
-
-    def phases(self, nodes: Container[str]) -> dict[str, str]:
-        return {u.field: f"{u.phase} {u.blocker} {shown(u.rec)}" for u in self.units() if u.id in nodes}
+def fitting(nodes: list[tuple[str, Declaration]], shared: Mapping[str, Declaration]) -> list[tuple[str, Declaration]]:
+    """Nodes as they are in all phases, but for edges, which name only what is in the same one."""
+    return [
+        (id, _with(shared[id], depends_on=d.depends_on) if shared[id].type != PERSONAL else _with(d, spec=d.spec))
+        for id, d in nodes
+    ]
 
 
 def in_order(found: Mapping[Any, Node | Tombstone | None]) -> dict[Any, Any]:
