@@ -28,7 +28,7 @@ ADAPTERS: dict[str, dict[str, Adapter]] = {
         "ai_review": pipeline.run_ai_review,
         "observe": pipeline.run_observe,
         "provision": pipeline.run_provision,
-        "schema_approval": pipeline.run_provision,
+        "schema_approval": pipeline.run_simulated,
         "observe_world": pipeline.run_simulated,
         "loop": pipeline.run_simulated,
     },

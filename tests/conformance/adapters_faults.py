@@ -13,7 +13,7 @@ from holdfast_model.mutations import AddDependency, Mutation, RemoveDependency
 from holdfast_model.thresholds import FaultCounts, ThresholdPolicy, add_review
 
 from . import vectors
-from .running import Run
+from .running import Run, plain_error
 from .vectors import Case, Json
 from .world import Cycle, World, scripted_policy, told
 
@@ -32,6 +32,7 @@ def run_engine(case: Case) -> Run:
     actual: Json = {"steps": []}
     facts: set[str] = set()
     for op in case.when:
+        vectors.must_be(op, "evaluate")
         fault = as_fault(op["fault"], op["tenant"])
         seen = vectors.statuses(case.given["actual"])
         scripts = case.given["policies"]
@@ -43,7 +44,7 @@ def run_engine(case: Case) -> Run:
             facts.add("equal_edges_collapsed")
         if found.failure is not None:
             mutations = [vectors.plain_mutation(m) for m in found.failure.mutations]
-            error = {"kind": found.failure.kind, "message": found.failure.message, "mutations": mutations}
+            error = {"kind": found.failure.kind.value, "message": found.failure.message, "mutations": mutations}
             step: Json = {"error": {**error, "node": found.failure.node}}
         else:
             kinds = [isinstance(o.mutation, AddDependency | RemoveDependency) for o in found.mutations]
@@ -86,7 +87,7 @@ def run_cycles(case: Case) -> Run:
             world.declare(op.get("desired") or op.get("graph") or op["single"])
             steps.append({"desired_ids": world.desired_ids})
         else:
-            raise ValueError(f"unknown operation {op['op']!r}")
+            raise vectors.unknown(op)
     return Run({"steps": steps}, world.facts)
 
 
@@ -112,10 +113,11 @@ def run_threshold(case: Case) -> Run:
     shared = FaultCounts()
     stores = {n: shared if c.get("store") == "shared" else FaultCounts() for n, c in case.given["policies"].items()}
     policies = {name: build(config) for name, config in case.given["policies"].items()}
-    types = {name: {n.id: n.type for n in vectors.nodes(graph)} for name, graph in case.given.get("graphs", {}).items()}
+    graphs = {name: vectors.graph(given).nodes for name, given in case.given.get("graphs", {}).items()}
+    types = {name: {n.id: n.type for n in nodes.values()} for name, nodes in graphs.items()}
     steps: list[Json] = []
     for i, op in enumerate(case.when):
-        name = op.get("policy", "p")
+        name = "p" if op["op"] == "build_policy" else op.get("policy", "p")
         mutations: list[Mutation] = []
         step: Json = {}
         match op["op"]:
@@ -125,19 +127,23 @@ def run_threshold(case: Case) -> Run:
             case "reset_count":
                 stores[name].reset(policies[name].namespace, op["tenant"], op["node"])
             case "build_policy":
-                build(op["policy"])
+                try:
+                    build(op["policy"])
+                except NotAPolicy as error:
+                    step["error"] = plain_error(error)
             case "namespace_of":
                 step["namespace"] = policies[name].namespace
             case "recovered":
                 pass  # by themselves, thresholds are not told of recovery
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
+            case _:
+                raise vectors.unknown(op)
         step |= {"fired": len(mutations), "mutations": [vectors.plain_mutation(m) for m in mutations]}
         step["edge_mutations"] = sum(isinstance(m, AddDependency | RemoveDependency) for m in mutations)
         step["counts"] = counted(stores.get(name, shared), case.step(i).get("counts", []))
         steps.append(step)
     last = steps[-1] if steps else {}
-    return Run({**last, "steps": steps})
+    errors = [{"error": s["error"]} for s in steps if "error" in s]
+    return Run({**last, "steps": steps} | (errors[0] if errors else {}))
 
 
 def build(config: Mapping[str, Any]) -> ThresholdPolicy:
@@ -184,8 +190,8 @@ def run_store(case: Case) -> Run:
                 store.evict_across(op["tenant"], op["graph_ids"])
             case "tenant_stopped":
                 store.evict_tenant(op["tenant"])
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
+            case _:
+                raise vectors.unknown(op)
         returns.append(answer)
     return Run({"returns": returns, "counts": counted(store, case.then.get("counts", []))})
 

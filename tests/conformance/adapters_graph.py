@@ -60,8 +60,8 @@ def _operate(graph: Graph, given: Json, op: Json) -> Graph:
             return graph.apply(vectors.mutation(op["mutation"]))
         case "try_mutate_views":
             return graph
-        case other:
-            raise ValueError(f"unknown operation {other!r}")
+        case _:
+            raise vectors.unknown(op)
 
 
 def _refuses_change(graph: Graph, name: str) -> bool:
@@ -112,6 +112,7 @@ def run_planner(case: Case) -> Run:
     actual = _plan_facts(made, desired, case)
     facts: set[str] = set()
     for op in case.when:
+        vectors.must_be(op, "plan", "execute")
         if op["op"] == "execute":
             ran = _execute(case, op)
             actual |= ran.actual
@@ -164,6 +165,8 @@ def run_mutations(case: Case) -> Run:
 
 def run_diff(case: Case) -> Run:
     current, adapted = vectors.graph(case.given["current"]), vectors.graph(case.given["adapted"])
+    for op in case.when:
+        vectors.must_be(op, "diff")
     made = diff(current, adapted)
     kinds = [vectors.plain_mutation(m)["kind"] for m in made]
     actual: Json = {
@@ -176,7 +179,7 @@ def run_diff(case: Case) -> Run:
     try:
         for mutation in made:
             graph = graph.apply(mutation)
-        actual["apply_in_order"] = facts_of(graph, case.then.get("apply_in_order") or {})
+        actual["apply_in_order"] = {**facts_of(graph, case.then.get("apply_in_order") or {}), "error": None}
     except HoldfastError as error:
         actual["apply_in_order"] = {"error": plain_error(error)}
     return Run(actual)

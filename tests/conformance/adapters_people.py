@@ -29,7 +29,9 @@ from .world import REFERENCE, World, as_outcome
 
 
 def run_gating(case: Case) -> Run:
-    return Run({"steps": [_gated(op, case.given) for op in case.when]})
+    steps = [_gated(op, case.given) for op in case.when]
+    last = steps[-1] if steps and isinstance(steps[-1], dict) else {}
+    return Run({**last, "steps": steps})
 
 
 def _gated(op: Json, given: Json) -> Any:
@@ -38,13 +40,13 @@ def _gated(op: Json, given: Json) -> Any:
             return needs(Gating(op.get("gating", "NONE")), Gating(op.get("spec_gating", "NONE")))
         case "merge":
             return merged(Gating(op["a"]), Gating(op["b"])).value
-        case "planned_removal":
+        case "planned_removal" | "plan":
             seen = vectors.statuses(op.get("actual") or given.get("actual") or {"x": "PRESENT"})
             removal = plan(vectors.graph(given.get("desired", {})), seen, options=REFERENCE).removals[0].node
             facts = needs(Gating(removal.gating), Gating(removal.spec_gating))
             return {"gating": removal.gating, "spec_gating": removal.spec_gating, "node": removal.id, **facts}
-        case other:
-            raise ValueError(f"unknown operation {other!r}")
+        case _:
+            raise vectors.unknown(op)
 
 
 def needs(gating: Gating, spec_gating: Gating) -> Json:
@@ -60,6 +62,7 @@ def run_executor(case: Case) -> Run:
     facts: set[str] = set()
     steps = []
     for op in case.when:
+        vectors.must_be(op, "execute")
         world = OneNode(case.given | op)
         steps.append(world.execute())
         facts |= world.facts
@@ -70,7 +73,7 @@ class OneNode(World):
     """A world of one node on which one action is due, with an approval in the state that is given."""
 
     def __init__(self, given: Json) -> None:
-        node = vectors.node(given["node"])
+        self.node = node = vectors.node(given["node"])
         super().__init__({"nodes": [given["node"]]}, tenant=given["tenant"], claimed=[node.type])
         self.given = given
         self.action = Action(given["action"])
@@ -89,13 +92,16 @@ class OneNode(World):
         state = self.given["approval"]
         if state["kind"] == "NONE":
             return None
-        binding = bind("i1", self.given["node"]["id"], self.action, digest, state["plan"], None)
-        return ApprovalGate("gate-1", self.action, digest, state["plan"], binding)
+        asked = state.get("plan", "")
+        binding = bind("i1", self.node.id, self.action, digest, asked, None)
+        return ApprovalGate("gate-1", self.action, digest, asked, binding)
 
     def execute(self) -> Json:
         """One cycle; a handler of people that answers at once does so within it."""
         state = self.given["approval"]
         decided = {"APPROVED": ("COMPLETED", "approve"), "REJECTED": ("REJECTED", "")}.get(state["kind"])
+        if state["kind"] == "REJECTED" and needs(Gating(self.node.gating), Gating(self.node.spec_gating))[self.action]:
+            self.facts.add("refused_before_asked")
         if decided is not None:
             at = datetime.fromisoformat(state["at"]).timestamp() if "at" in state else self.now
             end = Ended("gate-1", "w1", *decided, by=state.get("by", ""), note=state.get("reason", ""), at=at)
@@ -120,7 +126,7 @@ class OneNode(World):
         status = statuses.get(returned.removeprefix("RETURNS:"))
         if returned == "PROVISION_ONLY_IMPL" and self.action is Action.PROVISION:
             status = "COMPLETED"
-        if status is None:
+        if status is None or not asked:
             return
         self.cycle.outcomes.clear()
         for item in asked:
@@ -132,8 +138,7 @@ class OneNode(World):
         for fault in self.cycle.faults:
             if fault.type is FaultType.APPROVAL_REJECTED:
                 return {"kind": "REJECTED", "reason": fault.detail}
-        node = self.given["node"]["id"]
-        return self.cycle.outcomes.get(node, {"kind": "SUCCEEDED"})
+        return self.cycle.outcomes.get(self.node.id, {"kind": "SUCCEEDED"})
 
     def provision(self, step: Step) -> StepOutcome:
         """The scripted provisioner."""
@@ -142,8 +147,7 @@ class OneNode(World):
         self.approvals.append({"plan": consent.plan, "by": consent.by, "at": at} if consent else None)
         answer = as_outcome(self.given["provisioner"])
         if answer["kind"] == "PENDING_UNLESS_APPROVED":
-            agreed = consent is not None and consent.plan == answer["reason"]
-            answer = {"kind": "SUCCEEDED"} if agreed else {"kind": "PENDING_APPROVAL", "plan": answer["reason"]}
+            answer = {"kind": "SUCCEEDED"} if consent else {"kind": "PENDING_APPROVAL", "plan": answer["reason"]}
         self.outcomes = {step.node: answer}
         return self.scripted(step)
 
@@ -152,10 +156,10 @@ class OneNode(World):
 
 
 def run_approval_handler(case: Case) -> Run:
-    desk = Desk()
+    desk = Desk(case.given.get("store_contract") == "OBSOLETE_ACTIVE_ONLY")
     steps = [desk.operate(op) for op in case.when]
     created = [desk.plain(i) for i in desk.created]
-    return Run({"steps": steps, "created": created, "created_count": len(created)})
+    return Run({"steps": steps, "created": created, "created_count": len(created)}, desk.facts)
 
 
 def run_caller_ref(case: Case) -> Run:
@@ -169,7 +173,9 @@ def run_caller_ref(case: Case) -> Run:
 class Desk:
     """Approvals of several nodes, each in a world of its own, and the items that were opened for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps_ended: bool) -> None:
+        self.keeps_ended = keeps_ended
+        self.facts: set[str] = set()
         self.worlds: dict[tuple[str, str, str], Asking] = {}
         self.items: dict[str, WorkItem] = {}
         self.owners: dict[str, Asking] = {}
@@ -188,9 +194,16 @@ class Desk:
             case "set_status":
                 return self.set_status(op)
             case "acknowledge_rejection":
-                return None  # a rejection is remembered until what was rejected changes
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
+                return self.acknowledge(op)
+            case _:
+                raise vectors.unknown(op)
+
+    def acknowledge(self, op: Json) -> None:
+        """A rejection is remembered until what was rejected changes; nothing else ends a question that is open."""
+        world = self.worlds.get((op["tenant"], op["node"], op["action"]))
+        state = world.state()["kind"] if world is not None else "NONE"
+        if state != "NONE" and not (state == "REJECTED" and self.keeps_ended):
+            self.facts.add("kept_in_mind")
 
     def world(self, op: Json) -> Asking:
         key = (op["tenant"], op["node"], op["action"])

@@ -11,17 +11,18 @@ from typing import Any
 
 import msgspec
 
+from holdfast_model.errors import HoldfastError
 from holdfast_model.events import Fault, FaultType
 from holdfast_model.graph import Graph
-from holdfast_model.ladders import CompiledLadder, Review
+from holdfast_model.ladders import UNRESOLVED, CompiledLadder, Review
 from holdfast_model.messages import Observation, Status
 from holdfast_model.mutations import AddNode, Mutation, declaration
-from holdfast_model.names import BUILT_IN_TYPES
+from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES
 from holdfast_model.rows import Gating
 from holdfast_model.thresholds import NodeCounts, Tally
 from holdfast_pipeline.approvals import plan_of
 from holdfast_pipeline.blueprint import parse
-from holdfast_pipeline.ladders import DRIFT, ESCALATION, QUARANTINE
+from holdfast_pipeline.ladders import DRIFT, ESCALATION, QUARANTINE, RETRIES
 from holdfast_pipeline.reviewer import verdict
 from holdfast_pipeline.wiring import Layer, Wired, check_layers, layer_of, wire
 from holdfast_sdk import Reviewed, Verdict
@@ -30,6 +31,7 @@ from holdfast_sdk.reviews import answer_of
 from . import vectors
 from .adapters_graph import facts_of
 from .adapters_people import needs
+from .reading import plain
 from .running import Run
 from .vectors import Case, Json
 
@@ -37,7 +39,9 @@ LADDERS = {"ESCALATION": ESCALATION, "QUARANTINE": QUARANTINE, "SCHEMA_DRIFT": D
 
 
 def run_compile(case: Case) -> Run:
-    wiring = wire(parse(case.given["blueprint"]))
+    for op in case.when:
+        vectors.must_be(op, "compile")
+    wiring = wire(parse(plain(case.given["blueprint"])))
     nodes = [
         msgspec.structs.replace(declaration(n.id, n.type, gating=n.gating), spec_gating=n.spec_gating)
         for n in wiring.values()
@@ -68,6 +72,7 @@ def run_layers(case: Case) -> Run:
         if op["op"] == "layer_of":
             actual["layers"] = [named(layer_of(t)) for t in op["types"]]
             continue
+        vectors.must_be(op, "validate_layers")
         graph = op.get("graph") or case.given["graph"]
         types = {n.id: n.type for n in vectors.nodes(graph)}
         for node, dependency in vectors.edges(graph):
@@ -100,13 +105,18 @@ def _emitted(mutation: Mutation) -> Json:
     return plain
 
 
+def _types(graph: Json) -> dict[str, str]:
+    return {n.id: n.type for n in vectors.graph(graph).nodes.values()}
+
+
 class Climber:
     """One ladder, the nodes of a graph by id, and counts by tenant."""
 
     def __init__(self, ladder: Any, graph: Json) -> None:
         self.ladder = CompiledLadder(ladder)
-        self.types = {n.id: n.type for n in vectors.nodes(graph)}
+        self.types: dict[str, str] = {}
         self.reviews: dict[str, Review] = {}
+        self.set_graph(graph)
         self.reasons: dict[str, str] = {}
         self.counts: dict[tuple[str, str], NodeCounts] = {}
         self.emitted: list[Mutation] = []
@@ -119,15 +129,26 @@ class Climber:
             case "set_stage":
                 self.reasons[op["node"]] = str(op["state"]).lower()
             case "set_graph":
-                self.types = {n.id: n.type for n in vectors.nodes(op["graph"])}
+                self.set_graph(op["graph"])
             case "apply_emitted":
                 self.apply_emitted()
             case "fault":
                 self.emitted = self.fault(op)
                 return self.emitted
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
+            case _:
+                raise vectors.unknown(op)
         return []
+
+    def set_graph(self, graph: Json) -> None:
+        """The nodes of the graph; a review there is pending, until its answer is known."""
+        self.types = _types(graph)
+        for node, kind in self.types.items():
+            if kind in BUILT_IN_TYPES:
+                self.reviews.setdefault(node, Review())
+
+    def known(self) -> dict[str, Review]:
+        """The reviews that ladders see. A reviewer's answer is a node's state: without the node there is none."""
+        return {i: r for i, r in self.reviews.items() if i in self.types or not i.startswith(AI_REVIEW)}
 
     def apply_emitted(self) -> None:
         """The nodes are in the graph from now on; a review that is new there is pending."""
@@ -149,11 +170,18 @@ class Climber:
         )  # fmt: skip
         key = (op["tenant"], node)
         before = self.counts.get(key, {})
-        counted = self.ladder.count(fault, kind, before, self.reviews)
+        reviews = self.known()
+        counted = self.ladder.count(fault, kind, before, reviews)
+        if kind is not None and kind not in BUILT_IN_TYPES and not self.ladder.covers(kind):
+            self.facts.add("foreign_type")
         if counted == before or kind is None:
             self.counts[key] = counted
             return []
-        mutations, self.counts[key] = self.ladder.climb(fault, counted, self.reviews, self.types)
+        tally = counted.get(self.ladder.name, Tally(0))
+        answer = reviews.get(f"{AI_REVIEW}-{node}")
+        if tally.count <= RETRIES and answer is not None and answer.state == UNRESOLVED:
+            self.facts.add("answered_early")
+        mutations, self.counts[key] = self.ladder.climb(fault, counted, reviews, self.types)
         return mutations
 
     def count(self, namespace: str, tenant: str, node: str) -> int:
@@ -169,20 +197,29 @@ def run_ai_review(case: Case) -> Run:
     """What is PRESENT gets no step, so an answered review is not asked again."""
     calls = 0
     seen = Observation(Status.ABSENT)
+    facts: set[str] = set()
     for op in case.when:
+        vectors.must_be(op, "provision_review")
+        reply = op.get("agent_reply", case.given["agent_reply"]) or ""
         if seen.status is Status.PRESENT:
             continue
         calls += 1
-        reply = op.get("agent_reply", case.given["agent_reply"]) or ""
+        if reply and not reply.strip():
+            facts.add("blank_reply")
+        if calls > 1:
+            facts.add("asked_again")
         seen = answer_of(Reviewed(verdict(reply), reply))
-    return Run({"result": {"kind": "SUCCESS"}, "review": seen.reason, "agent_calls": calls})
+    return Run({"result": {"kind": "SUCCESS"}, "review": seen.reason, "agent_calls": calls}, facts)
 
 
 def run_observe(case: Case) -> Run:
     """Reviews are observed by their answer; the states of a simulated stage mean nothing here."""
     if case.given["type"] not in BUILT_IN_TYPES:
-        return Run({})
-    statuses = [_review_status(state) for op in case.when if op["op"] == "observe_states" for state in op["states"]]
+        return Run({}, {"simulated"}, aside=True)
+    statuses = []
+    for op in case.when:
+        vectors.must_be(op, "observe_states")
+        statuses += [_review_status(state) for state in op["states"]]
     return Run({"statuses": statuses})
 
 
@@ -197,14 +234,18 @@ def _review_status(state: str | None) -> str:
 
 def run_provision(case: Case) -> Run:
     """Only what a person is asked about a stage of Gold is a fact about us; all else is the backend's."""
-    wiring = wire(parse(case.given["blueprint"]))
-    (op,) = case.when[-1:]
-    node = wiring.get(op.get("node", ""))
-    asks = node is not None and node.spec_gating != "NONE"
-    if asks and "approval" not in op and case.given.get("backends") != 0:
-        return Run({"result": {"kind": "PENDING_APPROVAL", "plan": plan_of(op["node"])}})
-    return Run({})
+    op = case.when[-1] if case.when else {}
+    if op.get("op") != "provision" or "approval" in op or case.given.get("backends") == 0:
+        return run_simulated(case)
+    try:
+        node = wire(parse(plain(case.given.get("blueprint", {})))).get(str(op.get("node")))
+    except HoldfastError:  # what the backend makes of it is its own affair
+        return run_simulated(case)
+    if node is None or node.spec_gating == "NONE":
+        return run_simulated(case)
+    return Run({"result": {"kind": "PENDING_APPROVAL", "plan": plan_of(node.id)}}, aside=True)
 
 
 def run_simulated(case: Case) -> Run:
-    return Run({})
+    """Stages work on files here: there is nothing to run."""
+    return Run({}, {"simulated"}, aside=True)

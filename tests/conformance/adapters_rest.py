@@ -31,7 +31,7 @@ def run_lifecycle(case: Case) -> Run:
             steps.append(hosts.operate(op))
         except Host as refused:
             steps.append({"error": {"kind": refused.kind}})
-    facts = {f for h in hosts.running.values() for f in h.world.facts}
+    facts = {f for world in hosts.worlds for f in world.facts}
     last = steps[-1] or {} if steps else {}
     return Run({**last, "steps": steps}, facts)
 
@@ -64,15 +64,19 @@ class Phased:
         world.during_read = (op.get("during_read") or {}).get("set_desired")
         before = world.changes
         cycle = world.run_cycle()
-        if self.lifecycle is not None and world.changes == before:
-            self.move_on(cycle)
+        self.move_on(cycle, undisturbed=world.changes == before)
         return step_of(world, cycle) | self.where()
 
-    def move_on(self, cycle: Cycle) -> None:
-        now, self.lifecycle = self.lifecycle, self.lifecycle and self.lifecycle.next(cycle.observed)
-        if self.lifecycle is not None and self.lifecycle is not now:
+    def move_on(self, cycle: Cycle, undisturbed: bool) -> None:
+        """To the next phase, for which the graph must be as it was; the last phase ends whatever has become of it."""
+        now = self.lifecycle
+        found = now and now.next(cycle.observed)
+        if found is now or not (found is None or undisturbed):
+            return
+        self.lifecycle = found
+        if found is not None:
             self.world.leave_policies_behind()
-            self.world.declare(_plain(self.lifecycle.phase.graph))
+            self.world.declare(_plain(found.phase.graph))
 
     def where(self) -> Json:
         index = self.lifecycle.index if self.lifecycle is not None else None
@@ -85,6 +89,7 @@ class Hosts:
     def __init__(self, given: Json) -> None:
         self.given = given
         self.running: dict[str, Phased] = {}
+        self.worlds: list[World] = []
 
     def operate(self, op: Json) -> Json | None:
         tenant = op.get("tenant", "t1")
@@ -94,6 +99,7 @@ class Hosts:
                     raise Host("ALREADY_RUNNING")
                 published = op if "single" in op or "phases" in op else self.given
                 self.running[tenant] = Phased(tenant, published)
+                self.worlds.append(self.running[tenant].world)
                 return self.running[tenant].cycle(op)
             case "stop":
                 self.running.pop(tenant, None)
@@ -104,6 +110,7 @@ class Hosts:
                 return {}
             case "compile_expansion":
                 return _expansion(self.given["expansion_goal"])
+        vectors.must_be(op, "cycle", "replace", "get_desired")
         if tenant not in self.running:
             raise Host("NOT_RUNNING")
         hosted = self.running[tenant]
@@ -113,10 +120,8 @@ class Hosts:
             case "replace":
                 hosted.publish(op)
                 return hosted.where()
-            case "get_desired":
+            case _:
                 return hosted.where()
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
 
 
 def _phase(given: Json) -> GraphPhase:
@@ -129,7 +134,7 @@ def _plain(graph: Graph) -> Json:
 
 def _expansion(goal: Json) -> Json:
     """The worked example of phases: the dungeon's expansions."""
-    phases, problems = expand(goal["location"], goal["structures"])
+    phases, problems = expand(goal["location"], goal["structures"], goal["posture"])
     if problems:
         return {"error": {"kind": problems[0].message.partition(":")[0], "message": problems[0].message}}
     return {"phases": [_plain_phase(p) for p in phases]}
@@ -152,6 +157,7 @@ def run_adapters(case: Case) -> Run:
     claims = Claims((name, a["types"]) for name, a in adapters.items())
     actual: Json = {"types": sorted(claims.types)}
     for op in case.when:
+        vectors.must_be(op, "read_actual", "construct", "handled_types")
         if op["op"] == "read_actual":
             actual |= _read(vectors.graph(case.given["desired"]), claims, adapters)
     return Run(actual)
@@ -183,6 +189,7 @@ def run_provisioners(case: Case) -> Run:
     actual: Json = {"types": sorted(claims.types)}
     facts: set[str] = set()
     for op in case.when:
+        vectors.must_be(op, "provision", "deprovision", "construct", "handled_types")
         if op["op"] in ("provision", "deprovision"):
             step, world = _route(op, claims, {p["name"]: p for p in provisioners})
             actual |= step
@@ -202,6 +209,8 @@ def _route(op: Json, claims: Claims, provisioners: Mapping[str, Json]) -> tuple[
     cycle = world.run_cycle()
     outcome = cycle.outcomes[node.id]
     result = {**outcome, "kind": {"SUCCEEDED": "SUCCESS"}.get(outcome["kind"], outcome["kind"])}
+    for asked in cycle.opened:  # what its provisioner wants approved
+        result = {"kind": "PENDING_APPROVAL", "plan": asked.payload["plan"]}
     return {"routed_to": claims.domain_of(node.type) if cycle.calls else None, "result": result}, world
 
 
@@ -274,8 +283,8 @@ class _Clockwork:
                 self.world.run_cycle()
                 self.full_cycles += 1
                 return self.regroup(self.types())
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
+            case _:
+                raise vectors.unknown(op)
 
     def start(self, op: Json) -> Json:
         """The first cycle comes before any timer."""
@@ -299,7 +308,7 @@ class _Clockwork:
         return {
             "groups": {} if self.single else groups,
             "single_timer": self.single,
-            "timers_replaced": self.timers is not before,
+            "timers_replaced": not self.single and self.timers is not before,
             "full_cycles": self.full_cycles,
             "desired_ids": self.world.desired_ids,
         }

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from holdfast_model.durations import parse_duration
+from holdfast_model.errors import Invalid
+
 ORDERED = frozenset(
     {
         "addition_order", "cycle", "edge", "edge_mutations", "created", "fired", "labels", "layers", "listener_calls",
@@ -17,6 +20,15 @@ ORDERED = frozenset(
     }
 )  # fmt: skip
 """Keys whose lists have an order; those below ``steps`` and ``returns`` run parallel to the operations."""
+
+EXACT = frozenset({"statuses"})
+"""Keys whose objects say everything there is; so does ``groups``."""
+
+EMPTY = EXACT | {"nodes"}
+"""Keys whose objects say that there is nothing when they are empty."""
+
+DURATIONS = frozenset({"interval", "single_timer"})
+"""Keys of durations, which may be written in several ways; so may the keys of ``groups``."""
 
 PARALLEL = frozenset({"steps", "returns", "phases"})
 
@@ -44,6 +56,8 @@ _MISSING = Missing()
 
 def mismatches(actual: Any, expected: Any, path: str = "", key: str = "") -> Iterator[Mismatch]:
     """Every place where the outcome is not as expected."""
+    if key in DURATIONS and isinstance(expected, str) and isinstance(actual, str):
+        actual, expected = _seconds(actual), _seconds(expected)
     if key == "error" and isinstance(expected, str) and isinstance(actual, Mapping):
         yield from mismatches(actual.get("kind"), expected, path)
     elif isinstance(expected, Mapping):
@@ -57,11 +71,30 @@ def mismatches(actual: Any, expected: Any, path: str = "", key: str = "") -> Ite
         yield Mismatch(path, f"expected {expected!r}, got {actual!r}")
 
 
+def _timers(actual: Mapping[str, Any], expected: Mapping[str, Any], path: str) -> Iterator[Mismatch]:
+    found = {_seconds(interval): types for interval, types in actual.items()}
+    wanted = {_seconds(interval): types for interval, types in expected.items()}
+    if found.keys() != wanted.keys():
+        yield Mismatch(path, f"expected exactly {sorted(expected)}, got {sorted(actual)}")
+    for interval in found.keys() & wanted.keys():
+        yield from mismatches(found[interval], wanted[interval], f"{path}.{interval}")
+
+
+def _seconds(text: str) -> float | str:
+    """A duration as a number; what is none stays as it is."""
+    try:
+        return parse_duration(text)
+    except Invalid:
+        return text
+
+
 def _object(actual: Any, expected: Mapping[str, Any], path: str) -> Iterator[Mismatch]:
     if not isinstance(actual, Mapping):
         yield Mismatch(path, f"expected {dict(expected)!r}, got {actual!r}")
         return
     exact = expected.get("exact") is True
+    if not expected and actual and path.rpartition(".")[2] in EMPTY:
+        yield Mismatch(path, f"expected nothing, got {dict(actual)!r}")
     for key, wanted in expected.items():
         place = f"{path}.{key}" if path else key
         if key == "exact":
@@ -70,14 +103,40 @@ def _object(actual: Any, expected: Mapping[str, Any], path: str) -> Iterator[Mis
             yield from _words(actual.get(key.removesuffix("_has"), _MISSING), wanted, place)
         elif key == "before" and isinstance(wanted, list):
             yield from _before(actual.get("order", _MISSING), wanted, place)
-        elif key not in actual and wanted is None:
-            continue
+        elif key == "groups" and isinstance(actual.get(key), Mapping) and isinstance(wanted, Mapping):
+            yield from _timers(actual[key], wanted, place)
         elif key in actual:
             yield from mismatches(actual[key], wanted, place, key)
-            if exact and isinstance(wanted, Mapping) and set(actual[key]) != set(wanted):
+            if key in EXACT and isinstance(wanted, Mapping) and isinstance(actual[key], Mapping):
+                yield from _beyond(actual[key], wanted, place)
+            elif exact and isinstance(wanted, Mapping) and set(actual[key]) != set(wanted):
                 yield Mismatch(place, f"expected exactly {sorted(wanted)}, got {sorted(actual[key])}")
         else:
             yield Mismatch(place, f"expected {wanted!r}, got nothing")
+
+
+def _beyond(actual: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> Iterator[Mismatch]:
+    more = sorted(set(actual) - set(wanted))
+    if more:
+        yield Mismatch(path, f"expected exactly {sorted(wanted)}, got {more} besides")
+
+
+def unexpected_errors(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> list[Mismatch]:
+    """Errors of which the vector says nothing. A step of which nothing is said at all may fail."""
+    steps = expected.get("steps", [])
+    if "error" in expected or any(isinstance(s, Mapping) and "error" in s for s in steps):
+        return []
+    pairs = [("error", actual, expected)]
+    pairs += [
+        (f"steps.{i}.error", step, wanted)
+        for i, (step, wanted) in enumerate(zip(actual.get("steps", ()), steps, strict=False))
+        if isinstance(wanted, Mapping)
+    ]
+    return [
+        Mismatch(place, f"expected no error, got {one['error']!r}")
+        for place, one, wanted in pairs
+        if isinstance(one, Mapping) and one.get("error") is not None and "error" not in wanted
+    ]
 
 
 def _list(actual: Any, expected: list[Any], path: str, key: str) -> Iterator[Mismatch]:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -23,7 +22,7 @@ from holdfast_model.mutations import (
     declaration,
 )
 
-Json = dict[str, Any]
+from .reading import Json, plain
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "conformance"
 NORMATIVE = "normative"
@@ -76,6 +75,20 @@ def read_cases() -> list[Case]:
     ]
 
 
+class UnknownOperation(ValueError):
+    """A vector asks for an operation that its adapter does not know."""
+
+
+def unknown(op: Json) -> UnknownOperation:
+    return UnknownOperation(f"unknown operation {op.get('op')!r}")
+
+
+def must_be(op: Json, *known: str) -> None:
+    """Refuse an operation that is none of these."""
+    if op["op"] not in known:
+        raise unknown(op)
+
+
 # ---- nodes, graphs, statuses, mutations
 
 
@@ -83,7 +96,7 @@ def node(given: str | Json) -> NodeDeclaration:
     """A node as vectors write it: an id, or an object whose defaults are left out."""
     if isinstance(given, str):
         return declaration(given, "t")
-    made = declaration(given["id"], given.get("type", "t"), given.get("spec"), given.get("gating", "NONE"))
+    made = declaration(given["id"], given.get("type", "t"), plain(given.get("spec")), given.get("gating", "NONE"))
     return msgspec.structs.replace(made, spec_gating=given.get("spec_gating", "NONE"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from holdfast_bus.envelope import encode_event
 from holdfast_fault_policy.changes import apply_all
 from holdfast_model.desired import POLICY_OWNER, DesiredGraph
+from holdfast_model.errors import HoldfastError
 from holdfast_model.events import DESIRED_STATE, Event, Fault, FaultType
 from holdfast_model.fault_engine import Policy, evaluate
 from holdfast_model.graph import Graph
@@ -188,6 +190,8 @@ class World:
         mine = {n.id for n in nodes.values() if n.type in types}
         if any(id not in mine and status in (Status.PRESENT, Status.DRIFTED) for id, status in self.actual.items()):
             self.facts.add("others_left_alone")
+        if 0 < len(mine) < len(nodes):
+            self.facts.add("part_of_graph")
         if any(target not in mine for id in mine for target in nodes[id].depends_on):
             self.facts.add("edges_to_other_types")
 
@@ -195,7 +199,7 @@ class World:
         """Observe until nothing is left to look at; no step is sent. Leftovers are taken over for removal."""
         self.take(self.reconciler.finish(self.now, {}))
         leftovers = self.leftovers()
-        if self._looks or leftovers:
+        if self._looks or self._types is None:  # who may find leftovers is asked even when nothing is desired
             self.cycle.reads += 1
         if self.during_read is not None:
             given, self.during_read = self.during_read, None
@@ -290,6 +294,8 @@ class World:
                 }
         if not any(e.name == "reconciled" for e in self.cycle.events):
             self.facts.add("quiet")
+        if any(a is Action.DEPROVISION and self.hidden(n) for n, a in self.cycle.steps):
+            self.facts.add("removed_ours")
         acted = {node for node, _ in self.cycle.steps}
         if any(e.name == "recovered" and e.node in acted for e in self.cycle.events):
             self.facts.add("recovered_at_once")
@@ -307,16 +313,20 @@ class World:
         cycle.opened += [i for i in turn.todo.values() if isinstance(i, ItemIntent)]
         for sent in turn.dispatch:
             cycle.steps += [(s.node, s.action) for s in sent.batch.steps]
+            for step in sent.batch.steps:
+                if step.action is Action.PROVISION and cycle.observed.get(step.node) is Status.PRESENT:
+                    self.facts.add("changed_though_present")
+                if self._types is not None and step.type not in self._types:
+                    self.facts.add("others_went_on")
         if turn.forget:
             self.forget(turn.forget)
-        if any(a is Action.DEPROVISION and self.hidden(n) for n, a in cycle.steps):
-            self.facts.add("removed_ours")
         if any(f.type is FaultType.NODE_DEGRADED for f in turn.faults):
             self.facts.add("degraded")
 
     def hidden(self, node: str) -> bool:
-        """Whether an observer that reports desired nodes only would not mention it."""
-        return not self.everything and node not in self.graph.nodes
+        """Whether only its tombstone tells that it is to go: an observer that reports desired nodes only would not
+        mention it, and one that knows ids only takes the old form of a changed type for the new one."""
+        return node in self.graph.nodes or not self.everything
 
     # ---- the world outside
 
@@ -363,7 +373,7 @@ class World:
         """Let the policies hear of the faults from the ``first`` on, one after the other, each on the newest graph."""
         for fault in self.cycle.faults[first:]:
             if fault.node not in self.graph.nodes:
-                self.facts.add("fault_of_removed_node")  # which nobody is asked about
+                self.note_unasked(fault)
                 continue
             found = evaluate(Policy(f"p{i}", self.ask(script, fault)) for i, script in enumerate(self.policies))
             if found.failure is not None:
@@ -373,13 +383,36 @@ class World:
                 self.facts.add("mutation_dropped")
             self.graph.take_delta()
 
+    def move_graph(self) -> None:
+        """The desired graph changes at the moment at which the first policy is asked."""
+        if self.during_policies is not None:
+            given, self.during_policies = self.during_policies, None
+            self.declare(given)
+            self.facts.add("graph_moved")
+
+    def note_unasked(self, fault: Fault) -> None:
+        """That nobody is asked about a removed node, and what would have gone wrong otherwise."""
+        if not self.policies:
+            return
+        self.facts.add("fault_of_removed_node")
+        self.move_graph()
+        found = evaluate(
+            Policy(f"p{i}", partial(scripted_policy, script, fault, self.actual))
+            for i, script in enumerate(self.policies)
+        )
+        if found.failure is not None:
+            self.facts.add("policy_failed")
+        graph = Graph.seen(self.graph.nodes)
+        try:
+            for owned in found.mutations:
+                graph = graph.apply(owned.mutation)
+        except HoldfastError:
+            self.facts.add("mutation_dropped")
+
     def ask(self, script: Json, fault: Fault) -> Callable[[], list[Mutation]]:
         def answer() -> list[Mutation]:
             self.cycle.graph_sizes.append(len(self.graph.nodes))
-            if self.during_policies is not None:
-                given, self.during_policies = self.during_policies, None
-                self.declare(given)
-                self.facts.add("graph_moved")
+            self.move_graph()
             return scripted_policy(script, fault, self.actual)
 
         return answer
@@ -422,6 +455,16 @@ def as_outcome(given: Any) -> Json:
             return {"kind": kind, "reason": text}
 
 
+def _as_reference(cloud: Json) -> Json:
+    """What the reference's events say besides, where ours say the same under other names."""
+    named = {"tenancyId": cloud["tenancyid"]}
+    if "subject" in cloud:
+        named["nodeId"] = cloud["subject"]
+    if cloud.get("faulttype"):
+        named |= {"faultType": cloud["faulttype"], "reason": cloud["data"]["detail"]}
+    return named
+
+
 def told(cycle: Cycle) -> list[Json]:
     """The cycle's events and faults as CloudEvents, as far as the reference knows their types."""
     out = []
@@ -434,7 +477,7 @@ def told(cycle: Cycle) -> list[Json]:
                 "type": cloud["type"],
                 "subject": cloud.get("subject") or event.tenant,
                 "extensions": {"tenancyid": cloud["tenancyid"], "faulttype": cloud.get("faulttype", "")},
-                "data": cloud["data"],
+                "data": cloud["data"] | _as_reference(cloud),
             }
         )
     return out
