@@ -61,9 +61,8 @@ async def measure(nodes: int = NODES, layers: int = LAYERS, small: int = SMALL, 
         for _ in range(drifts):
             for graph, size in (("large", nodes), ("small", small)):
                 times[graph].append(await rig.heal(graph, f"n{dice.randrange(size)}"))
-        memory = rig.peak_memory
         edited = sum(await rig.apply("large", layered(nodes, layers, edited=1)))
-        return Run(accepted, converged, edited, memory, times["large"], times["small"])
+        return Run(accepted, converged, edited, rig.peak_memory, times["large"], times["small"])
 
 
 def p95(times: Sequence[float]) -> float:
