@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# Every service and command is a process of its own: without byte code kept, each compiles all it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -26,19 +29,23 @@ up: ## start everything in containers (docker compose), wait until it is healthy
 	@$(COMPOSE) ps
 
 test: $(STAMP) ## run all tests on real servers; those that need Docker skip, with the reason, where no engine answers
-	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup -m "not docker and not e2e" tests
+	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not docker and not e2e" tests
 	@$(PY) -m pytest -q -m "docker or e2e" tests/e2e
 
-check: $(STAMP) ## lint, format, types, layers, locked requirements
+check: $(STAMP) ## lint, format, types, layers, locked requirements, generated tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy libs/*/src services/*/src
 	$(BIN)/lint-imports --no-cache
 	$(PY) deploy/lock.py check
+	$(PY) deploy/tables.py check
 
 lock: $(STAMP) ## resolve deploy/requirements again (needs a package index)
 	@command -v uv >/dev/null || $(PY) -m pip install --quiet uv
 	@$(PY) deploy/lock.py write
+
+tables: $(STAMP) ## write the table of every event, fault and code again (services/planner/EVENTS.md)
+	@$(PY) deploy/tables.py write
 
 bench-quick: $(STAMP) ## measure a graph of 100,000 nodes, one drift in it, 64 writers on one graph
 	@$(PY) -m tests.bench
@@ -49,8 +56,9 @@ bench-pipeline: $(STAMP) ## measure a pipeline beside plain polars and deltalake
 conformance: $(STAMP) ## run the conformance vectors (HOLDFAST_CONFORMANCE names their folder)
 	@$(PY) -m pytest -q tests/conformance
 
-simulate: $(STAMP) ## run the seeded simulation of planner and provisioners (SEEDS=1000 START=0)
-	@SEEDS=$(or $(SEEDS),300) START=$(or $(START),0) $(PY) -m pytest -q -n $(WORKERS) tests/simulation
+simulate: $(STAMP) ## run the seeded simulations: all services, and the reconciler alone (SEEDS=2000 START=0)
+	@SEEDS=$(or $(SEEDS),2000) START=$(or $(START),0) $(PY) -m pytest -q -n $(WORKERS) \
+	  tests/simulation/test_reconciler_seeds.py tests/simulation/system/test_system_seeds.py
 
 images: ## build the image of every service
 	@for service in $(SERVICES); do \

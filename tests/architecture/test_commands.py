@@ -50,7 +50,7 @@ def test_every_holdfast_command_of_the_readme_exists_with_its_options() -> None:
     # When each command's help is asked for, then it exists and names every option that is used
     for line in lines:
         words = line.split()
-        command = words[:2] if words[0] in ("get", "workitem") else words[:1]
+        command = words[:2] if words[0] in ("get", "pipeline", "pref", "workitem") else words[:1]
         result = CliRunner().invoke(build(), [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
         assert result.exit_code == 0, line
         for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", line):

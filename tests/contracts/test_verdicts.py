@@ -30,6 +30,10 @@ def test_permanent_errors_are_dead_letters_at_once(kind: type[Permanent]) -> Non
     assert judge(kind("x"), 1, 0.5).fate is Fate.DEAD_LETTER
 
 
+def test_a_body_that_nobody_can_read_to_its_depth_is_a_dead_letter_at_once() -> None:
+    assert judge(RecursionError("x"), 1, 0.5).fate is Fate.DEAD_LETTER
+
+
 def test_a_named_pause_is_kept_exactly() -> None:
     assert judge(Temporary("x", retry_after=7.0), 9, 0.9).delay == 7.0
     assert judge(Temporary("x", retry_after=-1.0), 9, 0.9).delay == 0.0
