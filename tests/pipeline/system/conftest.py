@@ -37,6 +37,8 @@ class User:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.steps: list[tuple[str, str, str]] = []
         """(graph, action, node) in the order in which they were handed out."""
+        self.published: dict[str, int] = {}
+        """Graph -> sequence of what was published for it last."""
 
     async def listen(self) -> None:
         async def hear(message: Any) -> None:
@@ -64,7 +66,13 @@ class User:
         """Publish a blueprint (bytes as they are, anything else as JSON); returns its sequence."""
         body = blueprint if isinstance(blueprint, bytes) else json.dumps(blueprint).encode()
         ack = await self.client.jetstream(timeout=10).publish(f"blueprint.{self.tenant}.{graph}", body)
+        self.published[graph] = ack.seq
         return ack.seq
+
+    def answered(self, graph: str = GRAPH) -> bool:
+        """The blueprint that was published last (by this user) was taken in, or refused."""
+        told = self.heard("graph.accepted", graph) + self.heard("graph.rejected", graph)
+        return any(d["sequence"] >= self.published.get(graph, 0) for d in told)
 
     async def ask(self, service: str, verb: str, **body: Any) -> dict[str, Any]:
         """An RPC; the reply as it is."""
@@ -98,9 +106,10 @@ class User:
     async def converged(
         self, graph: str = GRAPH, *, right: Callable[[], bool] = lambda: True, within: float = LIMIT
     ) -> None:
-        """Wait until the planner says so and the tables are ``right``."""
+        """Wait until the planner says so of what was published last, and the tables are ``right``."""
 
         async def done() -> bool:
+            assert self.answered(graph), f"blueprint {self.published.get(graph)} was not answered"
             found = (await self.ask("planner", "get", graph=graph)).get("graph", {})
             assert found.get("status") == "converged", f"the graph is {found.get('status')}"
             accepted = self.heard("graph.accepted", graph)
