@@ -107,6 +107,20 @@ def test_each_format_is_published_and_published_again(gold: World, shop: Shop, k
     assert not list(_out(gold).glob("*.tmp")) + list(_out(gold).glob(".*"))
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_csv_sink_of_nested_columns_names_them_before_anybody_is_asked(world: World, shop: Shop, asks: bool) -> None:
+    frame = pl.DataFrame({"id": [1], "tags": [["a"]], "place": [{"x": 1}], "raw": [b"z"]})
+    frame.write_parquet(world.put("in/a.parquet", b""))
+    world.provision("raw", specs.IngestionSpec(specs.Source("in", "in/*", "parquet")))
+    world.provision("all", specs.TransformerSpec((specs.Input("raw", specs.INGESTION),)))
+    sink = specs.SinkSpec(specs.Input("all", specs.TRANSFORMER), "out", "csv", approval_required=asks)
+    with pytest.raises(Permanent, match=r"'tags' \(List\(String\)\), 'place' \(Struct.*'raw' .*parquet or delta"):
+        world.provision("report", sink)
+    assert not (world.data / "out" / "report").exists()
+    world.provision("report", specs.SinkSpec(sink.input, "out", "parquet"))
+    assert pl.read_parquet(world.data / "out/report/report.parquet", glob=False)["tags"].to_list() == [["a"]]
+
+
 @pytest.mark.parametrize("kind", ["csv", "delta"])
 def test_a_target_that_somebody_changed_is_published_again(gold: World, shop: Shop, kind: str) -> None:
     spec = shop.sink(kind)

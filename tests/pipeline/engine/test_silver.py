@@ -245,6 +245,45 @@ def test_keys_are_cast_to_those_of_the_input(world: World, shop: Shop) -> None:
     assert "rest" not in world.frame("silver", "orders-geo").columns
 
 
+def _looked_up(world: World, shop: Shop, content: str, *fields: specs.Field) -> None:
+    lookup = specs.Lookup(specs.Source("names", "countries.csv", "csv"), ("order_id",), fields=fields)
+    _enriched(world, shop, content, specs.EnricherSpec(shop.enricher.input, lookup))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("order_id,pop\n1,10\n2,12a\n3,5\n", "countries.csv: row 2: column 'pop' has '12a', which is no int64"),
+        ("order_id,pop\n1,10\n2,11\nTotal,21\n", "row 3: column 'order_id' has 'Total', which is no int64"),
+        ("order_id,pop\n1,a\n2,b\n3,c\n4,d\n5,5\n6,6\n7,7\n8,8\n", "row 3: .*; and more"),
+    ],
+)
+def test_a_value_of_a_lookup_that_does_not_fit_is_refused_with_its_place(
+    world: World, shop: Shop, content: str, words: str
+) -> None:
+    with pytest.raises(Permanent, match=words):
+        _looked_up(world, shop, content, specs.Field("order_id", "int64"), specs.Field("pop", "int64"))
+
+
+def test_a_key_that_does_not_fit_that_of_the_input_is_refused_with_its_place(world: World, shop: Shop) -> None:
+    with pytest.raises(Permanent, match=r"row 2: column .order_id. has .1\.5., which is no int64"):
+        _looked_up(world, shop, "order_id,label\n1,x\n1.5,y\n")
+
+
+def test_a_date_of_a_lookup_that_no_table_can_hold_is_refused_with_its_place(world: World, shop: Shop) -> None:
+    lookup = specs.Lookup(specs.Source("names", "names.parquet", "parquet"), ("order_id",))
+    days = pl.Series([0, 10_000_000], dtype=pl.Int32).cast(pl.Date)
+    pl.DataFrame({"order_id": [1, 2], "since": days}).write_parquet(world.data / "names.parquet")
+    with pytest.raises(Permanent, match=r"names\.parquet: row 2: since:range"):
+        _enriched(world, shop, COUNTRIES, specs.EnricherSpec(shop.enricher.input, lookup))
+
+
+def test_blanks_around_numbers_of_a_lookup_do_not_count_and_empty_ones_are_null(world: World, shop: Shop) -> None:
+    content = 'order_id,pop\n 1 , 10\n2,""\n3,  \n'
+    _looked_up(world, shop, content, specs.Field("order_id", "int64"), specs.Field("pop", "int64"))
+    assert world.rows("silver", "orders-geo", "order_id", "pop") == [(1, 10), (2, None), (3, None)]
+
+
 @pytest.mark.parametrize(
     ("lookup", "match"),
     [

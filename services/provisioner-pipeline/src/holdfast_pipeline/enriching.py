@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,7 +11,7 @@ import polars as pl
 from holdfast_model.errors import NotFound, Permanent, Temporary
 from holdfast_model.messages import Observation
 
-from .casting import cast, layout, normalised, type_name, with_casts
+from .casting import cast, dtype_of, layout, normalised, type_name, with_casts
 from .drift import examine, project
 from .files import SourceFile, assert_unchanged, content_sha, fetched, list_source
 from .reasons import PipelineReason
@@ -20,6 +21,8 @@ from .specs import ERRORS_COLUMN, Contract, EnricherSpec, Field, Lookup
 from .tables import Table, collected, content_key, mapped, write
 from .tasks import Context, StageResult
 
+_SHOWN = 3
+_GIVEN = "\x00given"  # a name no column can have
 LOOKUP = "holdfast_lookup"
 """Commit metadata: the lookup's files as [[name, tag, sha], ...]."""
 
@@ -65,7 +68,7 @@ def provision(context: Context, spec: EnricherSpec) -> StageResult:
         try:
             frame = pinned.table.scan()
             if spec.lookup is not None:
-                frame = joined(frame, _lookup_frame(spec.lookup, files), spec.lookup)
+                frame = joined(frame, _lookup_frame(spec.lookup, files, frame.collect_schema()), spec.lookup)
             frame = layout(normalised(derived(frame, spec.derive)))
         except Exception as e:
             raise mapped(e, context.task.node) from e
@@ -107,19 +110,48 @@ def _lookup_files(
     return [_LookupFile(file, shas[file.name]) for file in files]
 
 
-def _lookup_frame(lookup: Lookup, files: list[_LookupFile]) -> pl.LazyFrame:
+def _lookup_frame(lookup: Lookup, files: list[_LookupFile], there: pl.Schema) -> pl.LazyFrame:
+    """The rows of the lookup: its declared fields in their types, its keys in those of the input (``there``)."""
     if not files:
         raise Temporary(f"lookup {lookup.source.node!r} has no files yet")
     empty = all(f.file.size == 0 for f in files)
+    keys = [Field(k, type_name(there[k]), tz="UTC") for k in lookup.join_keys if k in there]
     frames = []
     for file in fetched([f.file for f in files], lookup.source):
         if file.size or empty:
             _assert_fits(file, lookup)
-        frames.append(project(file, lookup.source, None, None).drop("_row", ERRORS_COLUMN))
-    whole = pl.concat(frames, how="diagonal_relaxed")
-    if lookup.fields:
-        whole = with_casts(whole, lookup.fields).drop(ERRORS_COLUMN)
-    return whole
+        rows = project(file, lookup.source, None, None)
+        columns = rows.collect_schema()
+        declared = [f for f in lookup.fields if file.size or empty or f.name in columns]
+        rows = _typed(rows, declared, lookup, file.name)
+        rows = _typed(rows, [k for k in keys if k.name in rows.collect_schema()], lookup, file.name)
+        frames.append(rows.drop("_row", ERRORS_COLUMN))
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def _typed(rows: pl.LazyFrame, fields: Sequence[Field], lookup: Lookup, name: str) -> pl.LazyFrame:
+    """``rows`` with ``fields`` in their types. Raises Permanent, with the places, for values that do not fit: a lookup
+    has no quarantine, and nulls in their stead would be joined without a word."""
+    schema = rows.collect_schema()
+    there = [f for f in fields if f.name in schema]
+    given = {f"{_GIVEN}{i}": f for i, f in enumerate(there)}
+    text = [f.name for f in there if schema[f.name] == pl.String and dtype_of(f.type) not in (None, pl.String)]
+    trimmed = {c: pl.col(c).str.strip_chars() for c in text}  # blanks are no part of a number or a date
+    prepared = rows.with_columns(
+        *(pl.col(f.name).alias(at) for at, f in given.items()),
+        *(pl.when(value != "").then(value).alias(c) for c, value in trimmed.items()),
+    )
+    typed = with_casts(prepared, fields)
+    found = collected(typed.filter(pl.col(ERRORS_COLUMN).is_not_null()).head(_SHOWN + 1), lookup.source.node)
+    if not found.height:
+        return typed.drop(given)
+    places = []
+    for row in found.head(_SHOWN).iter_rows(named=True):
+        lost = [(f, str(row[at])[:40]) for at, f in given.items() if row[f.name] is None and row[at] is not None]
+        words = [f"column {f.name!r} has {value!r}, which is no {f.type}" for f, value in lost if value.strip()]
+        places.append(f"{name}: row {row['_row'] + 1}: {', '.join(words) or row[ERRORS_COLUMN]}")
+    more = "; and more" if found.height > _SHOWN else ""
+    raise Permanent(f"lookup {lookup.source.node!r} has values that do not fit: {'; '.join(places)}{more}")
 
 
 def _assert_fits(file: SourceFile, lookup: Lookup) -> None:

@@ -112,9 +112,21 @@ class Target(ABC):
         return None
 
     def content(self, frame: pl.LazyFrame, spec: SinkSpec) -> pl.LazyFrame:
-        """What the target will hold when ``frame`` is published on top of what is there now."""
+        """What the target will hold when ``frame`` is published on top of what is there now. Permanent when it cannot
+        hold that."""
+        self.assert_holds(frame, spec.format)
         there = self._table() if spec.mode == "upsert" and self.kind() == "delta" else None
         return self._content(there, frame, spec)
+
+    def assert_holds(self, frame: pl.LazyFrame, kind: str) -> None:
+        """Raise Permanent, with the columns, for what a file of this kind cannot hold."""
+        nested = {n: t for n, t in frame.collect_schema().items() if t.is_nested() or t == pl.Binary}
+        if kind == "csv" and nested:
+            shown = ", ".join(f"{name!r} ({dtype})"[:200] for name, dtype in nested.items())
+            raise Permanent(
+                f"{self.node}: csv holds no lists, structs or bytes: {shown}; make the sink parquet or delta, or have "
+                "a transformer leave them out or take single values of them"
+            )
 
     def _content(self, there: Table | None, frame: pl.LazyFrame, spec: SinkSpec) -> pl.LazyFrame:
         frame = normalised(frame)
@@ -122,6 +134,7 @@ class Target(ABC):
 
     def publish(self, context: Context, frame: pl.LazyFrame, spec: SinkSpec, key: str) -> str:
         """Replace the content and return its sha (of a Delta table: the content key). Safe to run again."""
+        self.assert_holds(frame, spec.format)
         try:
             there = self.kind()
             if spec.format == "delta":
