@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast_cli import connection
-from holdfast_cli.embedded.programs import free_port
 from holdfast_cli.exits import Exit
 from holdfast_cli.main import build
 
@@ -51,9 +51,11 @@ def test_a_broken_file_is_passed_over(tmp_path: Path, text: str) -> None:
 
 
 def test_nobody_there_is_exit_3_and_says_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOLDFAST_NATS_URL", f"nats://127.0.0.1:{free_port()}")
+    with socket.socket() as held:  # bound, so that it is nobody else's meanwhile, and not listening
+        held.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HOLDFAST_NATS_URL", f"nats://127.0.0.1:{held.getsockname()[1]}")
 
-    result = CliRunner().invoke(build(), ["get", "graphs", "-o", "json"])
+        result = CliRunner().invoke(build(), ["get", "graphs", "-o", "json"])
 
     error = json.loads(result.stderr)["error"]
     assert result.exit_code == Exit.UNREACHABLE

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from holdfast_cli.connection import Found
 from holdfast_cli.exits import CommandError
+from holdfast_cli.play import app as screen
 from holdfast_cli.play import scene
 from holdfast_cli.play.app import DungeonApp
 from holdfast_cli.play.game import Game
@@ -119,15 +120,20 @@ async def test_keys_raid_the_selected_node_and_what_falls_is_told(peer: Peer, ga
         assert app.fallen == 1
 
 
-async def test_events_scroll_by_and_have_the_map_drawn_again(peer: Peer, game: Game) -> None:
+async def test_events_scroll_by_and_have_the_map_drawn_again(
+    peer: Peer, game: Game, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen, "LOOK_EVERY", 3600.0)  # so that nothing but an event has it drawn
     app = DungeonApp(game)
     async with app.run_test(size=(120, 40)):
         await eventually(lambda: app.shown != [])
         peer.answers["planner.get"] = {"nodes": NODES[:2]}
 
-        await peer.tell("fault.default.lair.node_destroyed", {"node": "hall", "detail": "destroyed in a raid"})
+        async def told() -> bool:  # again, where it was not listening yet
+            await peer.tell("fault.default.lair.node_destroyed", {"node": "hall", "detail": "destroyed in a raid"})
+            return any("destroyed in a raid" in line for line in app.lines)
 
-        await eventually(lambda: any("destroyed in a raid" in line for line in app.lines))
+        await eventually(told)
         await eventually(lambda: [tile.id for tile in app.shown] == ["hall", "spikes"])
 
 
@@ -135,7 +141,7 @@ async def test_a_workitem_is_decided_in_place(peer: Peer, game: Game) -> None:
     app = DungeonApp(game)
     async with app.run_test(size=(120, 40)) as pilot:
         await eventually(lambda: app.open_items != [])
-        peer.answers["workitems.list"] = {"items": []}
+        peer.answers["workitems.list"] = lambda _: {"items": [] if peer.bodies("workitems.complete") else [ITEM]}
 
         await pilot.press("2")
 

@@ -105,7 +105,7 @@ class Listener:
 
     async def ask(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
         """A request as anybody would make it; tried again while nobody answers."""
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while True:
             try:
                 reply = await self.client.request(subject, json.dumps(body).encode(), timeout=5)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "services" / "provisioner-pipeline" / "README.md"
 BIN = Path(sys.executable).parent
-LIMIT = 90.0
+LIMIT = 180.0
 """Seconds that one block of commands may take."""
 
 

@@ -17,17 +17,19 @@ from nats.aio.client import Client
 from holdfast_bus.connecting import settle
 from holdfast_testkit.servers import NatsServer, RedisServer, ServerMissingError
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from . import wells
 
 GRAPH = "board"
-LIMIT = 30.0
 SETTLE = "0.2"
 
 
 class User:
-    """One tenant: its folder, and what a plain NATS client of it hears and says."""
+    """One tenant: its folder, and what a plain NATS client of it hears and says.
+
+    An event that is published again (its service ended before it could note that it had published it) is heard once.
+    """
 
     def __init__(self, client: Client, tenant: str, data: Path, warehouse: Path) -> None:
         self.client = client
@@ -39,11 +41,13 @@ class User:
         """(graph, action, node) in the order in which they were handed out."""
         self.published: dict[str, int] = {}
         """Graph -> sequence of what was published for it last."""
+        self._ids: set[str] = set()
 
     async def listen(self) -> None:
         async def hear(message: Any) -> None:
             body = json.loads(message.data)
-            if "specversion" in body:  # progress is no event
+            if "specversion" in body and body["id"] not in self._ids:  # progress is no event
+                self._ids.add(body["id"])
                 self.events.append((message.subject, body["data"]))
 
         async def hear_steps(message: Any) -> None:
@@ -77,7 +81,7 @@ class User:
     async def ask(self, service: str, verb: str, **body: Any) -> dict[str, Any]:
         """An RPC; the reply as it is."""
         request = json.dumps({"tenant": self.tenant, **body}).encode()
-        return json.loads((await self.client.request(f"rpc.{service}.{verb}", request, timeout=30)).data)
+        return json.loads((await self.client.request(f"rpc.{service}.{verb}", request, timeout=LIMIT)).data)
 
     async def decide(self, item: dict[str, Any], outcome: str, **data: Any) -> dict[str, Any]:
         body: dict[str, Any] = {"id": item["id"], "actor": "ann", "outcome": outcome}
@@ -106,16 +110,30 @@ class User:
     async def converged(
         self, graph: str = GRAPH, *, right: Callable[[], bool] = lambda: True, within: float = LIMIT
     ) -> None:
-        """Wait until the planner says so of what was published last, and the tables are ``right``."""
+        """Wait until the planner says so of what was published last, and the tables are ``right``.
+
+        By then all events up to that convergence were heard: those of one graph come in their order.
+        """
+
+        async def is_converged() -> None:
+            found = (await self.ask("planner", "get", graph=graph)).get("graph", {})
+            assert found.get("status") == "converged", f"the graph is {found.get('status')}"
+            assert found["version"] >= accepted()[-1]["version"]
+
+        def accepted() -> list[dict[str, Any]]:
+            return self.heard("graph.accepted", graph)
 
         async def done() -> bool:
             assert self.answered(graph), f"blueprint {self.published.get(graph)} was not answered"
-            found = (await self.ask("planner", "get", graph=graph)).get("graph", {})
-            assert found.get("status") == "converged", f"the graph is {found.get('status')}"
-            accepted = self.heard("graph.accepted", graph)
-            assert accepted, "no blueprint was accepted"
-            assert found["version"] >= accepted[-1]["version"]
-            return right()
+            assert accepted(), "no blueprint was accepted"
+            await is_converged()
+            if not right():
+                return False
+            await is_converged()  # the first answer may be of before what made the tables right
+            told = [c["version"] for c in self.heard("graph.converged", graph)]
+            assert told, "no convergence was told"
+            assert told[-1] >= accepted()[-1]["version"]
+            return True
 
         try:
             await eventually(done, within=within)
@@ -149,16 +167,29 @@ class User:
             raise AssertionError(f"{late}\n{await self.story(graph)}") from late
 
     async def nodes(self, graph: str = GRAPH) -> dict[str, dict[str, Any]]:
+        """Id -> row. AssertionError while the planner does not know."""
         reply = await self.ask("planner", "get", graph=graph)
-        return {row["id"]: row for row in reply.get("nodes", [])}
+        assert "nodes" in reply, reply
+        return {row["id"]: row for row in reply["nodes"]}
+
+    async def without_reviews(self, graph: str = GRAPH) -> None:
+        """Wait until no review is left: they go when the fault-policy service hears that their target is well."""
+
+        async def gone() -> bool:
+            left = [name for name in await self.nodes(graph) if "review" in name]
+            assert left == []
+            return True
+
+        await eventually(gone)
 
     async def story(self, graph: str) -> str:
         """Everything known, for the text of a failure."""
+        reply = await self.ask("planner", "get", graph=graph)
         rows = [
             f"  {r['id']}: {r['status']} {r['phase']} {r['reason'] or ''} {r['detail'] or ''} {r['blocked_by'] or ''}"
-            for r in (await self.nodes(graph)).values()
+            for r in reply.get("nodes", [])
             if r["phase"] != "present"
-        ]
+        ] or [f"  {reply}"[:300]]
         heard = [f"  {s} {str(d)[:300]}" for s, d in self.events if f".{graph}." in s][-25:]
         return "\n".join(["not present:", *rows, "heard last:", *heard])
 

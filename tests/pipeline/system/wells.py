@@ -236,6 +236,12 @@ class Tables:
         """The rows a sink published, counted."""
         return _bag(read(self.out / sink), columns)
 
+    def history(self, sink: str, *columns: str) -> list[Bag]:
+        """What a Delta sink has published, from the first to the newest; versions without a change of rows left out."""
+        folder = str(self.out / sink)
+        bags = [_bag(pl.read_delta(folder, version=v), columns) for v in range(DeltaTable(folder).version() + 1)]
+        return [bag for bag, before in zip(bags, [Counter(), *bags], strict=False) if bag != before]
+
     def seqs(self, layer: str, stage: str) -> list[int]:
         """The numbers of the readings in a table, ascending, repeats included."""
         return sorted(int(row[0]) for row in self.bag(layer, stage, "seq").elements())

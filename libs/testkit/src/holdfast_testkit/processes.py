@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import re
 import signal
@@ -15,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .waiting import LIMIT
+from .waiting import LIMIT, STARTING
 
-_LISTENING = re.compile(r"listening on (http://\S+?:\d+)")
+_LISTENING = re.compile(r"listening on (http://\S+?:\d+)\s")  # the whole of it: a line may be half written
 
 
 class ServiceProcess:
@@ -53,7 +54,7 @@ class ServiceProcess:
         found = _LISTENING.search(self.logs[self._from :])
         return found[1] if found else ""
 
-    async def start(self, *, within: float | None = 30.0) -> None:
+    async def start(self, *, within: float | None = STARTING) -> None:
         """Start and wait until it is ready (``within`` None: do not wait)."""
         if self.running:
             return
@@ -66,7 +67,7 @@ class ServiceProcess:
         if within is not None:
             await self.ready(within=within)
 
-    async def ready(self, within: float = LIMIT) -> None:
+    async def ready(self, within: float = STARTING) -> None:
         """Wait until /readyz says so. Raises AssertionError with the log if it does not, or if the process ends."""
         deadline = asyncio.get_running_loop().time() + within
         answer = "no answer"
@@ -91,7 +92,7 @@ class ServiceProcess:
         await self._signal(signal.SIGTERM, within)
         return self.returncode if self.returncode is not None else -1
 
-    async def restart(self, *, kill: bool = False, within: float = LIMIT) -> None:
+    async def restart(self, *, kill: bool = False, within: float = STARTING) -> None:
         """End it and start it again."""
         await (self.kill() if kill else self.stop())
         await self.start(within=within)
@@ -154,5 +155,5 @@ def get(url: str, timeout: float = 3.0) -> tuple[int, str]:
             return reply.status, reply.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode(errors="replace")
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter: it ended while it answered
         return 0, str(error)

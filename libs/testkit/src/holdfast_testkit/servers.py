@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-START_LIMIT = 15.0
+from .waiting import STARTING
 
 
 class ServerMissingError(Exception):
@@ -93,7 +93,7 @@ class BinaryServer(Server):
     def start_now(self) -> None:
         if self._process is not None:
             return
-        deadline = time.monotonic() + START_LIMIT
+        deadline = time.monotonic() + STARTING
         while True:
             self.prepare()
             with (self.directory / "log").open("ab") as log:
@@ -104,7 +104,7 @@ class BinaryServer(Server):
                 time.sleep(0.01)
             self.kill_now()
             if time.monotonic() >= deadline:
-                raise RuntimeError(f"{self.name} did not start within {START_LIMIT:.0f} s:\n{self.log[-4000:]}")
+                raise RuntimeError(f"{self.name} did not start within {STARTING:.0f} s:\n{self.log[-4000:]}")
             time.sleep(0.05)  # it ended at once: somebody took the port meanwhile
 
     def kill_now(self) -> None:

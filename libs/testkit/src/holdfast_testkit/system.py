@@ -13,7 +13,7 @@ from holdfast_bus import StreamSettings
 from holdfast_bus.setup import ensure
 
 from .processes import ServiceProcess
-from .waiting import LIMIT
+from .waiting import STARTING
 
 SERVICES: Mapping[str, str] = {
     "fault-policy": "holdfast_fault_policy",
@@ -67,7 +67,7 @@ class System:
     def planners(self) -> Sequence[ServiceProcess]:
         return [process for name, process in self.processes.items() if name.startswith("planner-")]
 
-    async def start(self, within: float = LIMIT) -> None:
+    async def start(self, within: float = STARTING) -> None:
         """Run the set-up job and start everything; returns when all are ready."""
         client = await nats.connect(self.nats_url)
         try:

@@ -13,17 +13,23 @@ from .waiting import LIMIT, eventually
 
 
 class Told:
-    """What a plain NATS client hears of all graphs, and how it talks back."""
+    """What a plain NATS client hears of all graphs, and how it talks back.
+
+    An event that is published again (its service ended before it could note that it had published it) is heard once.
+    """
 
     def __init__(self, client: Client, tenant: str) -> None:
         self.client = client
         self.tenant = tenant
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self._ids: set[str] = set()
 
     async def listen(self) -> None:
         async def hear(message: Any) -> None:
             event = json.loads(message.data)
-            self.events.append((message.subject, event["data"]))
+            if event["id"] not in self._ids:
+                self._ids.add(event["id"])
+                self.events.append((message.subject, event["data"]))
 
         for family in ("graph", "node", "fault", "workitem"):
             await self.client.subscribe(f"{family}.{self.tenant}.>", cb=hear)
@@ -62,7 +68,7 @@ class Told:
     async def ask(self, verb: str, service: str = "planner", **body: Any) -> dict[str, Any]:
         """An RPC; the reply as it is."""
         request = {"tenant": self.tenant, **body}
-        reply = await self.client.request(f"rpc.{service}.{verb}", json.dumps(request).encode(), timeout=30)
+        reply = await self.client.request(f"rpc.{service}.{verb}", json.dumps(request).encode(), timeout=LIMIT)
         answer: dict[str, Any] = json.loads(reply.data)
         return answer
 

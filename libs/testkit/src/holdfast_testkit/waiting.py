@@ -12,6 +12,9 @@ T = TypeVar("T")
 
 LIMIT = 60.0
 """Seconds. Generous, for a limit costs nothing until something is really wrong, and machines differ tenfold."""
+STARTING = 180.0
+"""Seconds until a service or server that was started is ready: it loads its libraries for seconds of one core, which
+is a minute where ten others do the same."""
 
 
 @overload
