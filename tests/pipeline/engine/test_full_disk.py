@@ -96,13 +96,13 @@ def _state(place: Path) -> Iterator[tuple[str, object]]:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "delta"])
 def test_a_full_disk_is_temporary_and_leaves_every_table_and_target_whole(tmp_path: Path, kind: str) -> None:
-    probe = subprocess.run([*NAMESPACE, "sh", "-c", MOUNT, str(tmp_path)], check=False, capture_output=True, timeout=30)
+    probe = subprocess.run([*NAMESPACE, "sh", "-c", MOUNT, str(tmp_path)], check=False, capture_output=True, timeout=90)
     if probe.returncode:
         pytest.skip(f"no file system can be mounted here: {probe.stderr.decode().strip()}")
     script = f'{MOUNT} && mkdir "$0/tmp" && TMPDIR="$0/tmp" exec "$@"'
     command = [sys.executable, "-c", CALL, str(ROOT), str(tmp_path), kind]
     child = subprocess.run(
-        [*NAMESPACE, "sh", "-c", script, str(tmp_path), *command], check=False, capture_output=True, timeout=120
+        [*NAMESPACE, "sh", "-c", script, str(tmp_path), *command], check=False, capture_output=True, timeout=240
     )
     assert child.returncode == 0, child.stderr.decode()[-3000:]
     said = json.loads(child.stdout)

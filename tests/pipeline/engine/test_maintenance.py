@@ -168,7 +168,7 @@ def test_a_kill_in_the_middle_is_harmless(world: World, point: str) -> None:
     _files(world, 52, start=52)
     task = world.task("orders-raw", shop.ingestion)
     argv = [str(world.settings.warehouse), str(world.data), msgspec.json.encode(task).decode(), point]
-    child = subprocess.run([sys.executable, "-c", _CHILD, *argv], check=False, timeout=60, env={**os.environ})
+    child = subprocess.run([sys.executable, "-c", _CHILD, *argv], check=False, timeout=180, env={**os.environ})
     assert child.returncode == -signal.SIGKILL
 
     # When

@@ -36,7 +36,7 @@ def _at_once(world: World, replicas: list[Mortals], task: StageTask) -> list[int
     start = Barrier(len(replicas))
 
     def provision(replica: Mortals) -> int:
-        start.wait(timeout=30)
+        start.wait(timeout=60)
         return replica.provision(world.settings, task, world.time)
 
     with ThreadPoolExecutor(len(replicas)) as pool:
@@ -160,7 +160,7 @@ def test_a_removal_and_a_step_at_once_leave_a_whole_table_or_none(
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(replicas[0].provision, world.settings, task, world.time)
             world.deprovision("orders-raw", shop.ingestion)
-            assert running.result(timeout=60) in (DONE, LATER)
+            assert running.result(timeout=180) in (DONE, LATER)
         world.provision("orders-raw", shop.ingestion)
         assert world.table("bronze", "orders-raw").rows() == ROWS
         world.deprovision("orders-raw", shop.ingestion)

@@ -225,7 +225,7 @@ async def test_a_source_is_watched_while_it_is_observed(loop: Loop, tmp_path: Pa
     changes = watch()
     assert isinstance(changes, AsyncGenerator)
     first = asyncio.ensure_future(anext(changes))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not first.done():
             (tmp_path / "orders" / "2.csv").write_text("order_id,amount,country,placed_at\n")
             await asyncio.wait({first}, timeout=0.3)

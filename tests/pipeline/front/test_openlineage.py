@@ -108,7 +108,7 @@ async def test_what_waits_is_bounded_and_telling_never_blocks() -> None:
 
     def slow(event: RunEvent) -> None:
         entered.set()
-        leave.wait(10)
+        leave.wait(60)
         sent.append(event)
 
     feed = OpenLineageFeed(slow)
@@ -116,7 +116,7 @@ async def test_what_waits_is_bounded_and_telling_never_blocks() -> None:
     for _ in range(2 * QUEUED):
         feed.began("7d3f3c8e-7f1b-4f57-9d5a-0d8d4b6f3c11", TASK, SPEC)
         await asyncio.sleep(0)
-    await asyncio.to_thread(entered.wait, 10)
+    assert await asyncio.to_thread(entered.wait, 60)
     leave.set()
     await feed.stop()
 

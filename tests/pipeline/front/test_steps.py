@@ -51,24 +51,24 @@ def scripted(monkeypatch: pytest.MonkeyPatch, act: Callable[..., object]) -> Non
 
 async def test_a_source_is_provisioned_in_a_child(children: ChildSteps, tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
-    result = await children.provision(task(), 30, lambda *_: None)
+    result = await children.provision(task(), 120, lambda *_: None)
     assert result.observation.status is Status.PRESENT
     assert result.touch == (Touch("raw"),)
 
 
 async def test_what_the_child_raises_is_raised_here(children: ChildSteps) -> None:
     with pytest.raises(Temporary, match="orders"):
-        await children.provision(task(), 30, lambda *_: None)
+        await children.provision(task(), 120, lambda *_: None)
 
 
 async def test_a_child_writes_tables(children: ChildSteps, tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / "a.csv").write_text("id\n1\n2\n")
     raw = specs.IngestionSpec(specs.Source("orders", "orders/*.csv", "csv"))
-    result = await children.provision(task("raw", raw), 60, lambda *_: None)
+    result = await children.provision(task("raw", raw), 120, lambda *_: None)
     assert result.observation.status is Status.PRESENT
     assert any((tmp_path / "warehouse").rglob("*.parquet"))
-    await children.deprovision(task("raw", raw), 30)
+    await children.deprovision(task("raw", raw), 120)
     assert not any((tmp_path / "warehouse").rglob("*.parquet"))
 
 

@@ -54,16 +54,19 @@ async def test_a_new_file_is_hinted_once_it_is_quiet(tmp_path: Path) -> None:
     watcher.know(source(tmp_path))
     async with Hints(watcher) as hints:
         await hints.after(lambda: (tmp_path / "a.csv").write_text(str(time.time())))
-        # When a file is written for a while
-        count, began, last = len(hints.seen), time.monotonic(), 0.0
-        while time.monotonic() - began < 6 * SETTLE:
-            (tmp_path / "b.csv").write_text(str(time.time()))
-            last = time.monotonic()
-            await asyncio.sleep(SETTLE / 5)
-        early = len(hints.seen) - count
-        await eventually(lambda: len(hints.seen) > count + early)
-        # Then the hint that counts comes after its last change
-        assert time.monotonic() > last
+
+        async def nothing_before_it_was_quiet() -> bool:
+            # When a file is written for a while
+            before, began = len(hints.seen), time.monotonic()
+            while time.monotonic() - began < 6 * SETTLE:
+                (tmp_path / "b.csv").write_text(str(time.time()))
+                await asyncio.sleep(SETTLE / 5)
+            meanwhile = len(hints.seen) - before
+            await eventually(lambda: len(hints.seen) > before + meanwhile)
+            return meanwhile == 0
+
+        # Then nothing is said meanwhile, and then it is; once more where this machine itself was quiet for so long
+        await eventually(nothing_before_it_was_quiet)
 
 
 async def test_sources_that_come_later_are_watched(tmp_path: Path) -> None:
@@ -99,32 +102,47 @@ async def test_folders_within_count_only_where_the_pattern_reaches_them(tmp_path
 
 
 async def test_the_warehouse_and_hidden_files_are_nobodys_source(tmp_path: Path) -> None:
-    (tmp_path / "warehouse").mkdir()
-    watcher = Watcher(SETTLE, time.monotonic, tmp_path / "warehouse")
-    watcher.know(source(tmp_path, deep=True, node="all"))
+    folder, marks = tmp_path / "all", [tmp_path / "first", tmp_path / "then"]
+    for each in (folder, folder / "warehouse", *marks):
+        each.mkdir()
+    watcher = Watcher(SETTLE, time.monotonic, folder / "warehouse")
+    for each in (folder, *marks):
+        watcher.know(source(each, deep=True, node=each.name))
     async with Hints(watcher) as hints:
-        await hints.after(lambda: (tmp_path / "a.csv").write_text(str(time.time())), "all")
-        await asyncio.sleep(10 * SETTLE)
-        count = len(hints.seen)
-        (tmp_path / "warehouse" / "x.parquet").write_text("x")
-        (tmp_path / ".hidden").write_text("x")
-        (tmp_path / "_SUCCESS").write_text("x")
-        await asyncio.sleep(4 * SETTLE)
-        assert len(hints.seen) == count
+        await hints.after(lambda: (folder / "a.csv").write_text(str(time.time())), "all")
+        # What is said of another source, by whose only changes, comes after all that was to be said before
+        await hints.after(lambda: (marks[0] / "a.csv").write_text(str(time.time())), "first")
+        count = hints.seen.count("all")
+        (folder / "warehouse" / "x.parquet").write_text("x")
+        (folder / ".hidden").write_text("x")
+        (folder / "_SUCCESS").write_text("x")
+        await hints.after(lambda: (marks[1] / "a.csv").write_text(str(time.time())), "then")
+        assert hints.seen.count("all") == count
 
 
 async def test_sources_that_nobody_observes_are_forgotten(tmp_path: Path) -> None:
     now = 1000.0
     watcher = Watcher(SETTLE, lambda: now, tmp_path / "warehouse")
-    watcher.know(source(tmp_path))
+    folders = [tmp_path / name for name in ("orders", "first", "then")]
+    for folder in folders:
+        folder.mkdir()
+        watcher.know(source(folder, node=folder.name))
+
+    def change() -> None:
+        for folder in folders:
+            (folder / "a.csv").write_text(str(time.time()))
+
     async with Hints(watcher) as hints:
-        await hints.after(lambda: (tmp_path / "a.csv").write_text(str(time.time())))
+        await hints.after(change)
         now += FORGET_AFTER + 1
-        await asyncio.sleep(4 * SETTLE)
-        count = len(hints.seen)
-        (tmp_path / "b.csv").write_text("x")
-        await asyncio.sleep(4 * SETTLE)
-        assert len(hints.seen) == count
+        for folder in folders[1:]:
+            watcher.know(source(folder, node=folder.name))
+        await hints.after(change, "first")  # after which it is forgotten, as it was quiet
+        await hints.after(change, "then")
+        count = hints.seen.count("orders")
+        await hints.after(change, "first")
+        await hints.after(change, "then")
+        assert hints.seen.count("orders") == count
 
 
 @pytest.mark.parametrize(

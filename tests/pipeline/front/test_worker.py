@@ -19,7 +19,7 @@ from holdfast_model.errors import Temporary
 from holdfast_pipeline.forking import MEMORY
 from holdfast_pipeline.objects import WARM
 from holdfast_pipeline.worker import Workers
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import STARTING, eventually
 
 HERE = str(Path(__file__).parent)
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
@@ -31,7 +31,7 @@ async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
         yield started
 
 
-async def do(workers: Workers, seconds: float = 20.0, **task: Any) -> Any:
+async def do(workers: Workers, seconds: float = STARTING, **task: Any) -> Any:
     return json.loads(await workers.run(json.dumps(task).encode(), seconds))
 
 
@@ -82,13 +82,15 @@ async def test_children_start_without_threads_of_their_parent(workers: Workers) 
 
 async def test_what_a_job_sends_arrives_in_order_before_its_result(workers: Workers) -> None:
     sent: list[bytes] = []
-    answer = await workers.run(b'{"do": "count", "to": 500}', 20, sent.append)
+    answer = await workers.run(b'{"do": "count", "to": 500}', STARTING, sent.append)
     assert answer == b"counted"
     assert sent == [str(i).encode() for i in range(500)]
 
 
 async def test_polars_and_deltalake_work_in_a_fork(workers: Workers, tmp_path: Path) -> None:
-    jobs = [workers.run(json.dumps({"do": "polars", "table": str(tmp_path / str(i))}).encode(), 30) for i in range(6)]
+    jobs = [
+        workers.run(json.dumps({"do": "polars", "table": str(tmp_path / str(i))}).encode(), STARTING) for i in range(6)
+    ]
     assert await asyncio.gather(*jobs) == [b"7"] * 6
 
 
@@ -108,7 +110,7 @@ async def test_large_requests_and_answers_pass(workers: Workers) -> None:
 )
 async def test_a_child_that_fails_is_a_temporary_failure(workers: Workers, task: dict[str, Any], word: str) -> None:
     with pytest.raises(Temporary, match=word):
-        await workers.run(json.dumps(task).encode(), 20)
+        await workers.run(json.dumps(task).encode(), STARTING)
     assert (await do(workers, do="echo", say="next"))["said"] == "next"
 
 
@@ -130,14 +132,17 @@ async def test_a_child_gets_no_more_memory_than_its_limit(tmp_path: Path) -> Non
 async def test_a_child_is_ended_at_its_deadline(workers: Workers, what: str) -> None:
     await do(workers, do="echo")
     pids: list[bytes] = []
-    with pytest.raises(Temporary, match=r"did not finish within 0\.\d+ s"):
-        await workers.run(json.dumps({"do": what}).encode(), 0.5, pids.append)
+    for seconds in (0.5, 2.5, 12.5):  # more where the machine is too busy for it to begin within that
+        with pytest.raises(Temporary, match=r"did not finish within [\d.]+ s"):
+            await workers.run(json.dumps({"do": what}).encode(), seconds, pids.append)
+        if pids:
+            break
     assert not is_there(int(pids[0]))
 
 
 async def test_cancelling_ends_the_child_before_it_returns(workers: Workers) -> None:
     pids: list[bytes] = []
-    job = asyncio.create_task(workers.run(b'{"do": "hang"}', 60, pids.append))
+    job = asyncio.create_task(workers.run(b'{"do": "hang"}', 600, pids.append))
     await eventually(lambda: pids)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -153,14 +158,14 @@ async def test_no_child_is_left_as_a_zombie(workers: Workers) -> None:
 
 async def test_a_scratch_folder_is_removed_with_its_child(workers: Workers) -> None:
     sent: list[bytes] = []
-    spills = await workers.run(b'{"do": "scratch"}', 20, sent.append)
+    spills = await workers.run(b'{"do": "scratch"}', STARTING, sent.append)
     assert Path(sent[0].decode()).is_relative_to(Path(spills.decode()))
     await eventually(lambda: not Path(spills.decode()).exists())
 
 
 async def test_a_forkserver_that_died_is_replaced(workers: Workers) -> None:
     parent = (await do(workers, do="echo"))["parent"]
-    running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
+    running = asyncio.create_task(workers.run(b'{"do": "hang"}', 600))
     await eventually(lambda: len(mine()) == 2)
     os.kill(parent, signal.SIGKILL)
     with pytest.raises(Temporary):
@@ -187,7 +192,7 @@ def test_a_child_whose_forkserver_ended_before_it_could_be_told_ends_by_itself()
 
 async def test_waiting_for_a_free_process_is_part_of_the_time(tmp_path: Path) -> None:
     async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env={"PYTHONPATH": HERE}) as workers:
-        busy = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
+        busy = asyncio.create_task(workers.run(b'{"do": "hang"}', 600))
         await eventually(lambda: len(mine()) == 2)
         with pytest.raises(Temporary, match="no process became free"):
             await workers.run(b'{"do": "echo"}', 0.1)
@@ -198,7 +203,7 @@ async def test_waiting_for_a_free_process_is_part_of_the_time(tmp_path: Path) ->
 async def test_closing_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     workers = Workers("child_jobs:run", limit=2, scratch=tmp_path, env={"PYTHONPATH": HERE})
     await workers.start()
-    running = asyncio.create_task(workers.run(b'{"do": "hang"}', 60))
+    running = asyncio.create_task(workers.run(b'{"do": "hang"}', 600))
     await eventually(lambda: len(mine()) == 2)
     await workers.close()
     with pytest.raises(Temporary):
@@ -234,13 +239,13 @@ def test_children_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
 async def test_what_children_need_is_loaded_once_before_them(tmp_path: Path) -> None:
     env = {"PYTHONPATH": HERE}
     async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env, warm="child_jobs:warm") as workers:
-        said = await workers.run(b'{"do": "echo"}', 30)
-        assert json.loads(said)["parent"] == int(await workers.run(b'{"do": "warm"}', 30))
+        said = await workers.run(b'{"do": "echo"}', STARTING)
+        assert json.loads(said)["parent"] == int(await workers.run(b'{"do": "warm"}', STARTING))
 
 
 async def test_loading_the_client_of_object_stores_starts_no_thread(tmp_path: Path) -> None:
     env = {"PYTHONPATH": HERE}
     async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env) as workers:
-        before = json.loads(await workers.run(b'{"do": "threads"}', 30))
+        before = json.loads(await workers.run(b'{"do": "threads"}', STARTING))
     async with Workers("child_jobs:run", limit=1, scratch=tmp_path, env=env, warm=WARM) as workers:
-        assert json.loads(await workers.run(b'{"do": "threads"}', 30)) == before
+        assert json.loads(await workers.run(b'{"do": "threads"}', STARTING)) == before
