@@ -154,6 +154,49 @@ def test_fill_null_fills_what_can_hold_the_value() -> None:
         _clean({"n": [None, 2]}, rules=(specs.Rule("fill_null", columns=("n",), value="x"),))
 
 
+def test_values_of_several_rules_are_filled_in_their_order() -> None:
+    fill = tuple(specs.Rule("fill_null", columns=(c,), value=v) for c, v in (("a", 1), ("b", 2), ("a", 3), ("b", 4)))
+    for rules in (fill, (fill[0], specs.Rule("filter", expression="a = 1"), *fill[1:])):
+        assert _clean({"a": [None, 1], "b": [None, 7]}, rules=rules).select("a", "b").rows() == [(1, 2), (1, 7)]
+    with pytest.raises(Permanent, match="not there: c"):
+        _clean({"a": [None]}, rules=(*fill[:1], specs.Rule("fill_null", columns=("c",), value=1)))
+
+
+def test_planning_does_not_go_over_all_columns_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[pl.LazyFrame] = []
+    plain = pl.LazyFrame.collect_schema
+
+    def counted(frame: pl.LazyFrame) -> pl.Schema:
+        asked.append(frame)
+        return plain(frame)
+
+    def planned(columns: int) -> tuple[int, int]:
+        """How often the schema of a frame is asked for, and of how many layers the last frame is."""
+        names = [f"c{i}" for i in range(columns)]
+        rules = (
+            *(specs.Rule(kind) for kind in ("trim", "lower", "drop_nulls", "drop_duplicates")),
+            specs.Rule("fill_null", value=0), *(specs.Rule("fill_null", columns=(n,), value=0) for n in names[2:]),
+        )  # fmt: skip
+        spec = specs.CleanserSpec(
+            specs.Input("x", specs.INGESTION), tuple(specs.Field(n, "int64") for n in names),
+            rules, dict.fromkeys(names[2:], 0), ("*",), specs.Deduplication(),
+        )  # fmt: skip
+        lineage = {
+            "_file": ["a"],
+            "_tag": [""],
+            "_sha": [""],
+            "_row": [0],
+            "_errors": pl.Series([None], dtype=pl.String),
+        }
+        asked.clear()
+        frame, _ = cleansed(pl.LazyFrame({**{n: ["1"] for n in names}, **lineage}), spec)
+        return len(asked), frame.explain(optimized=False).count("WITH_COLUMNS")
+
+    monkeypatch.setattr(pl.LazyFrame, "collect_schema", counted)
+    few, many = planned(60), planned(120)
+    assert few == many
+
+
 def test_null_handling_drop_drops_rows_with_any_null() -> None:
     assert _clean({"a": ["1", None], "b": ["x", "y"]}, drop_nulls=("*",))["a"].to_list() == ["1"]
 

@@ -111,10 +111,10 @@ def normalised(frame: pl.LazyFrame) -> pl.LazyFrame:
 def in_calendar(frame: pl.LazyFrame) -> pl.LazyFrame:
     """``frame`` with dates and times outside of the years 1 to 9999 null and named in ``_errors``: Delta's library
     fails on the statistics of a file that holds them."""
-    moments = [n for n, t in frame.collect_schema().items() if _may_leave_calendar(t)]
+    moments = {n: t for n, t in frame.collect_schema().items() if _may_leave_calendar(t)}
     if not moments:
         return frame
-    fits = {n: _in_calendar(pl.col(n), frame.collect_schema()[n]) for n in moments}
+    fits = {n: _in_calendar(pl.col(n), t) for n, t in moments.items()}
     failed = [pl.when(~fits[n]).then(pl.lit(f"{n}:range")) for n in moments]
     found = pl.concat_str([pl.col(ERRORS_COLUMN), *failed], separator=SEPARATOR, ignore_nulls=True)
     kept = [pl.when(fits[n]).then(pl.col(n)).alias(n) for n in moments]

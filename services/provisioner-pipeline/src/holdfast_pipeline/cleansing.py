@@ -5,7 +5,7 @@ Casts never raise. Every row that is dropped is counted in the commit under the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -92,8 +92,13 @@ def cleansed(frame: pl.LazyFrame, spec: CleanserSpec, rows: int | None = None) -
             frame = _text(frame, rule, lambda c: c.str.strip_chars())
     frame = with_casts(frame, spec.fields)
     before: pl.LazyFrame | int = rows
+    fill: dict[str, object] = {}
     for number, rule in enumerate(spec.rules, start=1):
         name = f"{number} {rule.kind}"
+        if rule.kind == "fill_null" and rule.columns and fill.keys().isdisjoint(rule.columns):
+            fill |= dict.fromkeys(rule.columns, rule.value)
+            continue
+        frame, fill = _filled(frame, fill), {}
         if rule.kind == "drop_duplicates":
             frame, before = _counted_once(frame, Deduplication(rule.columns), counted, name)
             continue
@@ -103,8 +108,7 @@ def cleansed(frame: pl.LazyFrame, spec: CleanserSpec, rows: int | None = None) -
             if rule.kind in ("filter", "drop_nulls"):
                 counted.steps.append((name, before, frame))
                 before = frame
-    for column, value in spec.fill.items():
-        frame = _fill(frame, column, value)
+    frame = _filled(_filled(frame, fill), spec.fill)
     if spec.drop_nulls:
         frame = _without_nulls(frame, _columns(frame, () if spec.drop_nulls == ("*",) else spec.drop_nulls))
         counted.steps.append(("drop_nulls", before, frame))
@@ -151,13 +155,7 @@ def _apply(frame: pl.LazyFrame, rule: Rule) -> pl.LazyFrame:
     if rule.kind == "drop_nulls":
         return _without_nulls(frame, _columns(frame, rule.columns))
     if rule.kind == "fill_null":
-        named = bool(rule.columns)
-        for column in _columns(frame, rule.columns):
-            try:
-                frame = _fill(frame, column, rule.value)
-            except Permanent:
-                if named:
-                    raise
+        return _filled(frame, dict.fromkeys(_columns(frame, rule.columns), rule.value), every=not rule.columns)
     return frame
 
 
@@ -170,7 +168,18 @@ def _without_nulls(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.LazyFrame:
     return frame.with_columns(nulls.alias(_NULLS)).filter(pl.col(_NULLS) == 0).drop(_NULLS)
 
 
-def _fill(frame: pl.LazyFrame, column: str, value: object) -> pl.LazyFrame:
-    _columns(frame, [column])
-    dtype = frame.collect_schema()[column]
-    return frame.with_columns(pl.col(column).fill_null(literal(value, dtype, column)))
+def _filled(frame: pl.LazyFrame, values: Mapping[str, object], *, every: bool = False) -> pl.LazyFrame:
+    """``frame`` with ``values`` where these columns are null. In one go: a frame of frames takes time by the cube of
+    their number. ``every``: columns that cannot hold their value are left as they are, else they are Permanent."""
+    if not values:
+        return frame
+    _columns(frame, list(values))
+    schema = frame.collect_schema()
+    filled = []
+    for column, value in values.items():
+        try:
+            filled.append(pl.col(column).fill_null(literal(value, schema[column], column)))
+        except Permanent:
+            if not every:
+                raise
+    return frame.with_columns(filled)

@@ -60,10 +60,12 @@ def deduplicated(
     """
     order = list(how.order_by)
     narrow = frame.select(*dict.fromkeys([*keys, *order]), places.place.alias(_PLACE))
+    schema = narrow.collect_schema()
+    whole = bool(order) or any(schema[k].is_nested() for k in keys)
     chosen = pl.Series([False]).new_from_index(0, places.total)
     given = 0
     for part in _buckets(narrow, keys, rows, bucket):
-        if order or any(narrow.collect_schema()[k].is_nested() for k in keys):
+        if whole:
             ordered = collected(part, "deduplication").sort([*order, _PLACE], nulls_last=False)
             given += ordered.height
             winners = ordered.unique(subset=keys, keep=how.keep, maintain_order=True)[_PLACE]
