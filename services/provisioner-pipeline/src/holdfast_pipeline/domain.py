@@ -30,6 +30,7 @@ from .reviewer import Case, Reviewer, verdict
 from .roots import Roots
 from .samples import Samples
 from .settings import Settings
+from .sharing import lanes
 from .steps import Steps
 from .stores import ObjectPlace
 from .tasks import EngineSettings, StageTask
@@ -171,7 +172,7 @@ def make_domain(settings: Settings, reviewer: Reviewer, samples: Samples | None 
             spec=spec,
             resync=settings.pipeline_resync if node_type in READS_FILES else SLOW_LOOK,
             timeout=settings.pipeline_step_timeout,
-            concurrency=settings.pipeline_processes,
+            concurrency=lanes(settings.pipeline_processes),
             batch=1,
             after_human=node_type in specs.GOLD,  # the step that removes comes after a person agreed
             outcomes=OUTCOMES[node_type],

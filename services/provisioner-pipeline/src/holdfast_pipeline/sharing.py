@@ -18,6 +18,15 @@ wait."""
 _SMOOTHING = 0.1
 
 
+def lanes(processes: int) -> int:
+    """How many steps of one type may be under way where so many processes are.
+
+    A process that becomes free takes from those in line. Were there no more lanes than processes, no second step of a
+    type would be in line at that moment: a graph's next stage would go before the first of another graph, which still
+    waits outside, and would count as one that came later. More lanes would take steps from other replicas."""
+    return 2 * processes
+
+
 @dataclass(eq=False)
 class Turn:
     """A step in line, or at work. ``place``: its virtual time."""
