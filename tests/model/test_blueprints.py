@@ -17,12 +17,18 @@ from holdfast_model.desired import DesiredGraph
 from holdfast_model.errors import Cycle, Disagreement, Invalid
 from holdfast_model.graph import Graph
 from holdfast_model.messages import NodeDeclaration
+from holdfast_model.mutations import AddNode, UpdateNode, declaration
 from holdfast_model.names import GraphRef
 from holdfast_model.rows import Declaration
 from holdfast_model.targeting import Target, idle_patterns, select
 
 REF = GraphRef("t", "g")
 LADDER = {"name": "l", "faults": ["PROVISION_FAILED"], "rungs": [{"when": "count >= 2"}]}
+
+
+def every(node: str, type: str) -> bool:
+    """Every node is written now."""
+    return True
 
 
 def node(id: str, *needs: str, value: int = 1, type: str = "thing") -> NodeDeclaration:
@@ -252,3 +258,71 @@ def test_an_absent_value_accepts_the_incoming_one(strategy: str) -> None:
     # When somebody declares it, by whatever strategy, it is there
     graph.declare("two", declared(node("a", value=2)), strategy)
     assert json.loads(bytes(graph.nodes["a"].spec)) == {"value": 2}
+
+
+@pytest.mark.parametrize(("strategy", "expected"), [("last_writer_wins", 1), ("first_writer_wins", 2)])
+def test_who_writes_the_same_again_is_the_last_writer(strategy: str, expected: int) -> None:
+    # Given a node that another blueprint took over
+    graph = DesiredGraph(REF)
+    ours, theirs = declared(node("a", value=1)), declared(node("a", value=2))
+    graph.declare("one", ours)
+    graph.declare("two", theirs)
+
+    # When the first one is published again as it was, then that is what is in force, by the strategy
+    change = graph.declare("one", ours, strategy, rewrite=every)
+    assert json.loads(bytes(graph.nodes["a"].spec)) == {"value": expected}
+    assert change.updated == (("a",) if expected == 1 else ())
+    assert not graph.declare("one", ours, strategy, rewrite=every), "and once more changes nothing"
+
+
+def test_what_was_not_selected_is_not_written_again() -> None:
+    graph = DesiredGraph(REF)
+    ours = declared(node("a", value=1), node("b", value=1))
+    graph.declare("one", ours)
+    graph.declare("two", declared(node("a", value=2), node("b", value=2)))
+    change = graph.declare("one", ours, rewrite=Target(("b",)).selects())
+    assert change.updated == ("b",)
+    assert graph.nodes["a"].owner == "two"
+
+
+def test_what_is_written_again_and_may_not_differ_is_refused() -> None:
+    graph = DesiredGraph(REF)
+    ours = declared(node("a", value=1))
+    graph.declare("one", ours)
+    graph.declare("two", declared(node("a", value=2)))
+    with pytest.raises(Disagreement):
+        graph.declare("one", ours, "fail", rewrite=every)
+    assert graph.nodes["a"].owner == "two"
+
+
+def test_what_a_policy_said_holds_when_its_blueprint_is_written_again() -> None:
+    graph = DesiredGraph(REF)
+    ours = declared(node("a", value=1))
+    graph.declare("one", ours)
+    graph.declare("two", declared(node("a", value=2)))
+    graph.apply(UpdateNode("a", declaration("a", "thing", {"value": 3})), "policy:p")
+    graph.declare("one", ours, rewrite=every)
+    assert graph.nodes["a"].owner == "policy:p"
+    assert [owner for owner, _ in graph.rows["a"].declarations] == ["two", "one", "policy:p"]
+
+
+# ---- reviews
+
+
+def test_a_node_called_like_an_open_review_is_refused_with_its_place() -> None:
+    # Given a node with an open review
+    graph = DesiredGraph(REF)
+    graph.declare("main", declared(node("a", value=1)))
+    review = declaration("human-review-a", "human-review", {"target": "a", "episode": "e1"})
+    graph.apply(AddNode(review), "policy:ladder")
+
+    # When a blueprint declares a node of that name, it is refused, and the review goes on
+    body = declared(node("a", value=1), node("human-review-a"))
+    with pytest.raises(Invalid) as refused:
+        graph.declare("main", body, pointers={"human-review-a": "/nodes/1"})
+    assert [p.path for p in refused.value.problems] == ["/nodes/1"]
+    assert graph.nodes["human-review-a"].type == "human-review"
+
+    # When the same version changes what the review is about, that ends the review, so nothing is in the way
+    graph.declare("main", declared(node("a", value=2), node("human-review-a")))
+    assert graph.nodes["human-review-a"].type == "thing"

@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from holdfast_model.manifest import OwnedLadder, Rung
 from holdfast_model.messages import Action, Observation, Outcome, Status, StepOutcome
+from holdfast_model.reconciler import Phase
 from holdfast_model.rows import Tombstone
 
 from .reconciling import INFO, Planner, node
@@ -80,3 +82,45 @@ def test_texts_that_no_event_could_carry_are_cut() -> None:
     planner.turn()
     assert [len(fault.detail) < 70_000 and len(fault.reason) < 300 for fault in planner.faults] == [True, True]
     assert planner.faults[0].detail.endswith("(9,000,000 characters)")
+
+
+def poisoned() -> Planner:
+    """A node that failed so often that it is left alone for a while."""
+    planner = Planner(node())
+    planner.reconciler.on_catalog(0.0, {"thing": msgspec.structs.replace(INFO, covered=False)})
+    now = 0.0
+    for _ in range(5):
+        planner.reconciler.on_time(now)
+        planner.turn(now)
+        step = planner.sent[-1]
+        said = StepOutcome("a", step.operation, step.attempt, Outcome.FAILED)
+        planner.reconciler.on_outcomes(now, [said])
+        planner.turn(now)
+        now = planner.record.next_try
+    planner.reconciler.on_time(now)
+    planner.turn(now)
+    assert (len(planner.sent), planner.reconciler.core.units["a"].phase) == (5, Phase.QUARANTINED)
+    return planner
+
+
+LADDER = OwnedLadder("l", ["PROVISION_FAILED"], [Rung("true")])
+
+
+def test_a_ladder_of_the_blueprint_ends_what_was_taken_for_poison() -> None:
+    """What ladders look after is never quarantined for its failures, however late they come."""
+    planner = poisoned()
+    now = planner.record.next_try
+    planner.reconciler.on_ladders([msgspec.structs.replace(LADDER, owner="other")])
+    planner.turn(now)
+    assert len(planner.sent) == 5, "it looks after what its own blueprint declares"
+    planner.reconciler.on_ladders([LADDER])
+    planner.turn(now)
+    assert len(planner.sent) == 6
+
+
+def test_a_ladder_of_the_domain_ends_what_was_taken_for_poison() -> None:
+    planner = poisoned()
+    now = planner.record.next_try
+    planner.reconciler.on_catalog(now, {"thing": msgspec.structs.replace(INFO, covered=True)})
+    planner.turn(now)
+    assert len(planner.sent) == 6

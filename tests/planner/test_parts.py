@@ -135,6 +135,25 @@ async def test_two_blueprints_of_one_node_are_settled_by_the_strategy(
     await eventually(lambda: world.things() == {"a": value, "b": 2})
 
 
+async def test_who_publishes_the_same_again_takes_the_node_back(system: System, told: Told, world: World) -> None:
+    # Given a node that another blueprint took over
+    ours = {"nodes": [thing("a", 1), thing("b", 1, "a")]}
+    await told.publish("g", ours)
+    await told.publish("g", {"name": "more", "nodes": [thing("a", 2)]})
+    await eventually(lambda: world.things() == {"a": 2, "b": 1})
+
+    # When the first one is previewed and published again, letter by letter, then it is in force
+    preview = await told.ask("plan", graph="g", blueprint=ours)
+    assert preview["counts"]["update"] == 1
+    reply = await told.ask("apply", graph="g", blueprint=ours)
+    assert reply["changes"] == {"added": 0, "updated": 1, "removed": 0}
+    await eventually(lambda: world.things() == {"a": 1, "b": 1})
+
+    # And once more changes nothing
+    reply = await told.ask("apply", graph="g", blueprint=ours)
+    assert reply["changes"] == {"added": 0, "updated": 0, "removed": 0}
+
+
 async def test_a_conflict_that_must_fail_is_rejected_with_both_values(system: System, told: Told, world: World) -> None:
     await told.publish("g", {"nodes": [thing("a", 1)]})
     await told.wait_for("graph.default.g.converged")

@@ -169,7 +169,8 @@ async def failed_time_and_again(stage: Stage) -> None:
     reply = await told(stage, "a", Condition.POISONED)
     until = at(reply["because"]["until"])
     why = f"in quarantine until {until}, because it failed time and again; last error: flaky: attempt 5 fails"
-    says(reply, f"a is quarantined: {why}", f"{STEP} at {until}; holdfast unblock g a does it at once")
+    ends = "or once its spec changes or a ladder looks after its type"
+    says(reply, f"a is quarantined: {why}", f"{STEP} at {until}, {ends}; holdfast unblock g a does it at once")
 
 
 @shows(Condition.LIVELOCKED)
@@ -183,7 +184,8 @@ async def healed_time_and_again(stage: Stage) -> None:
     reply = await told(stage, "a", Condition.LIVELOCKED)
     until = at(reply["because"]["until"])
     why = f"in quarantine until {until}, because it was healed 5 times from the same drift (worn)"
-    says(reply, f"a is quarantined: {why}", f"{STEP} at {until}; holdfast unblock g a does it at once")
+    ends = "or once its spec changes"
+    says(reply, f"a is quarantined: {why}", f"{STEP} at {until}, {ends}; holdfast unblock g a does it at once")
 
 
 @shows(Condition.WATCHED)

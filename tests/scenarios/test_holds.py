@@ -131,6 +131,29 @@ async def test_what_no_ladder_looks_after_is_quarantined_when_it_keeps_failing(s
     await eventually(lambda: stage.lines("steps").count("a") > 5)
 
 
+async def test_a_ladder_published_later_ends_the_quarantine_of_what_it_looks_after(stage: Stage) -> None:
+    # Given a node that is in quarantine, as nothing looks after it
+    nodes = (part("a", fail=1000), part("b"))
+    await stage.publish("g", graph(*nodes))
+    await stage.wait_for("node.default.g.quarantined")
+    tried = stage.lines("steps").count("a")
+
+    # When its blueprint brings a ladder, then it goes on and climbs that
+    add = {"id": "ask-about-{node}", "type": "human-review", "gating": "ALL"}
+    ladder = {"name": "late", "faults": ["PROVISION_FAILED"], "rungs": [{"when": "count == 1", "add": add}]}
+    await stage.publish("g", graph(*nodes, ladders=[ladder]))
+    assert (await stage.item())["callerRef"] == f"desiredstate:{stage.tenant}/g:ask-about-a:provision"
+    assert stage.lines("steps").count("a") > tried
+
+    # When it also declares a node by the name of that review, it is refused where it says so
+    taken = graph(*nodes, part("ask-about-a"), ladders=[ladder])
+    await stage.publish("g", taken)
+    refused = await stage.wait_for("graph.default.g.rejected")
+    assert [p["path"] for p in refused["problems"]] == ["/nodes/2"], refused
+    assert (await stage.phases("g"))["ask-about-a"] == "waiting"
+    await stage.ask("delete", graph="g")
+
+
 async def test_a_node_healed_in_vain_time_and_again_is_left_alone(stage: Stage) -> None:
     await stage.publish("g", graph(part("a", mood="wears"), part("b")))
     await stage.converged()

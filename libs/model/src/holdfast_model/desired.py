@@ -7,25 +7,24 @@ rolls back, catches up and applies the change again).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Self
 
 import msgspec
 
 from .errors import Cycle, Dangling, Disagreement, Invalid, NotFound, Problem
-from .merged import MergedGraph, type_key
+from .merged import MergedGraph, review_target, type_key
 from .messages import NodeDeclaration
 from .mutations import AddDependency, AddNode, Mutation, RemoveDependency, RemoveNode, UpdateNode
 from .names import BUILT_IN_TYPES, GraphRef
 from .references import Malformed, nodes_in, place_of
 from .renames import Rename, renamed, renames_in_force
-from .rows import EDGES_ONLY, Declaration, Delta, Row, Tombstone, declare, gone_field, gone_key
+from .rows import EDGES_ONLY, POLICY_OWNER, Declaration, Delta, Row, Tombstone, declare, gone_field, gone_key
 
 LAST_WRITER = "last_writer_wins"
 FIRST_WRITER = "first_writer_wins"
 FAIL = "fail"
 STRATEGIES = frozenset({LAST_WRITER, FIRST_WRITER, FAIL})
-POLICY_OWNER = "policy:"
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -102,11 +101,13 @@ class DesiredGraph(MergedGraph):
         *,
         release: bool = False,
         moved: Sequence[Rename] = (),
+        rewrite: Callable[[str, str], bool] | None = None,
     ) -> Change:
         """Make ``nodes`` the whole declaration of ``owner``; other owners' declarations stay.
 
         With ``release``, nodes that go are left as they are: nothing is deprovisioned. ``moved``: renames, as a
-        blueprint lists them; those that have been carried out before say nothing.
+        blueprint lists them; those that have been carried out before say nothing. ``rewrite``: which of the nodes,
+        by id and type, are written by somebody now, so that their declarations, unchanged ones too, are the last ones.
 
         Raises Dangling, Cycle or, with strategy ``fail``, Disagreement; ``pointers`` maps ids to the place in the
         document that errors shall name. Nodes that go or change take their reviews with them.
@@ -126,6 +127,13 @@ class DesiredGraph(MergedGraph):
                 continue
             old = row.of(owner)
             if old is new or (old is not None and old.same_as(new)):
+                if strategy == FIRST_WRITER or len(row.declarations) == 1 or not (rewrite and rewrite(node, new.type)):
+                    continue
+                renewed = row.rewritten(owner)
+                if renewed is not row and strategy == FAIL:
+                    disagree.append(node)
+                elif renewed is not row:
+                    changed[node] = renewed
                 continue
             if old is not None and old.was and old.type == new.type and not new.was:
                 new = msgspec.structs.replace(new, was=old.was)
@@ -141,6 +149,7 @@ class DesiredGraph(MergedGraph):
         for node in self.owned.get(owner, {}):
             if node not in wanted:
                 changed[node] = self._without(self.rows[node], owner)
+        self._spare_reviews(wanted, changed, where)
         return self._change(changed, wanted, where, release=release, renames=renames)
 
     def retract(self, owner: str) -> Change:
@@ -244,6 +253,34 @@ class DesiredGraph(MergedGraph):
         without = [t for t in old.without if t not in (add, drop)] + ([drop] if drop else [])
         new = msgspec.structs.replace(old, depends_on=tuple(edges), without=tuple(without))
         return self._set(source, row.with_declaration(owner, new))
+
+    def _spare_reviews(
+        self, wanted: Container[str], changed: Mapping[str, Row | None], where: Mapping[str, str]
+    ) -> None:
+        """Raises Invalid where a declaration would take the place of a review that goes on: nobody would be asked any
+        more, and nobody be told.
+        """
+        problems: list[Problem] = []
+        for node, row in changed.items():
+            seen = self.nodes.get(node)
+            if seen is None or seen.type not in BUILT_IN_TYPES or row is None or node not in wanted:
+                continue
+            target = review_target(seen.spec)
+            if self._same_form(target, changed):
+                text = f"{node!r} is the {seen.type} of node {target!r}, which is open"
+                problems.append(Problem(where.get(node, ""), text))
+        if problems:
+            hint = "give the node another id, or answer the review first"
+            raise Invalid(f"not valid: {problems[0].message}", problems, hint=hint)
+
+    def _same_form(self, node: str, changed: Mapping[str, Row | None]) -> bool:
+        """Whether a node stays what it is, so that its reviews stay with it."""
+        seen = self.nodes.get(node)
+        if seen is None or node not in changed:
+            return seen is not None
+        row = changed[node]
+        winner = row.winner() if row is not None else None
+        return winner is not None and winner[1].digest == seen.digest
 
     @staticmethod
     def _without(row: Row, owner: str) -> Row | None:

@@ -19,6 +19,9 @@ from .names import BUILT_IN_TYPES
 from .plain import plain
 from .references import MARKED, nodes_in, texts_in
 
+POLICY_OWNER = "policy:"
+"""How the names of policies begin, as owners; all other owners are blueprints."""
+
 EDGES_ONLY = ""
 """The type of a declaration that adds or removes edges of a node which somebody else declares."""
 
@@ -92,6 +95,22 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """``owner``'s declaration replaced; a changed one becomes the newest (or, with ``first``, the oldest)."""
         rest = tuple(p for p in self.declarations if p[0] != owner)
         return Row(((owner, new), *rest) if first else (*rest, (owner, new)))
+
+    def rewritten(self, owner: str) -> Row:
+        """The row once ``owner`` has written the same again: after every blueprint that says otherwise, and before what
+        policies say. This very row where that changes nothing.
+        """
+        mine = next(i for i, (name, _) in enumerate(self.declarations) if name == owner)
+        pair = self.declarations[mine]
+        later = [
+            i
+            for i, (name, d) in enumerate(self.declarations)
+            if i > mine and not name.startswith(POLICY_OWNER) and d.type != EDGES_ONLY and not d.same_as(pair[1])
+        ]
+        if not later:
+            return self
+        last = later[-1] + 1
+        return Row((*self.declarations[:mine], *self.declarations[mine + 1 : last], pair, *self.declarations[last:]))
 
     def without_owner(self, owner: str) -> Row | None:
         rest = tuple(p for p in self.declarations if p[0] != owner)

@@ -25,6 +25,14 @@ class Target(msgspec.Struct, frozen=True):
     def __bool__(self) -> bool:
         return bool(self.only or self.omit)
 
+    def selects(self) -> Callable[[str, str], bool]:
+        """Whether a node, by its id and type, is among the selected ones."""
+        chosen = _matcher(self.only) if self.only else _everything
+        if not self.omit:
+            return chosen
+        left_out = _matcher(self.omit)
+        return lambda node, type: chosen(node, type) and not left_out(node, type)
+
 
 def select(new: Declared, before: Mapping[str, Declaration], target: Target) -> list[tuple[str, Declaration]]:
     """What the owner declares, if only the selected nodes of its new version count.
@@ -34,14 +42,9 @@ def select(new: Declared, before: Mapping[str, Declaration], target: Target) -> 
     node of either version is selected.
     """
     wanted = dict(new)
-    chosen = _matcher(target.only) if target.only else _everything
-    left_out = _matcher(target.omit)
-
-    def selected(node: str, d: Declaration) -> bool:
-        return chosen(node, d.type) and not left_out(node, d.type)
-
-    named = {node for node, d in wanted.items() if selected(node, d)}
-    removed = {node for node, d in before.items() if node not in wanted and selected(node, d)}
+    selected = target.selects()
+    named = {node for node, d in wanted.items() if selected(node, d.type)}
+    removed = {node for node, d in before.items() if node not in wanted and selected(node, d.type)}
     if not named and not removed:
         what = f"only {', '.join(target.only)}" if target.only else "everything"
         but = f" except {', '.join(target.omit)}" if target.omit else ""

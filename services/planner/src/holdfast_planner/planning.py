@@ -232,8 +232,9 @@ def declare(graph: DesiredGraph, intake: Intake) -> Change:
         nodes = select(nodes, declared(graph, intake.owner), intake.target)
     try:
         return graph.declare(
-            intake.owner, nodes, intake.strategy, intake.pointers, release=intake.observe, moved=intake.moved
-        )
+            intake.owner, nodes, intake.strategy, intake.pointers,
+            release=intake.observe, moved=intake.moved, rewrite=intake.target.selects(),
+        )  # fmt: skip
     except Dangling as error:
         if intake.target:
             error.hint = f"{error.edge[0]!r} is not selected, so it stays as it was declared: select it too"

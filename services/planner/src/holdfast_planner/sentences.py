@@ -318,8 +318,11 @@ def next_of(core: Core, unit: Unit, condition: Condition, facts: Mapping[str, An
             return f"{step} at {instant(rec.next_try)}; {unblock} does it at once"
         case Condition.REVIEW_PENDING:
             return f"the reviewer is asked again at {instant(rec.next_try)}"
-        case Condition.POISONED | Condition.LIVELOCKED:
-            return f"{step} at {instant(rec.quarantined_until)}; {unblock} does it at once"
+        case Condition.POISONED:
+            ends = "or once its spec changes or a ladder looks after its type"
+            return f"{step} at {instant(rec.quarantined_until)}, {ends}; {unblock} does it at once"
+        case Condition.LIVELOCKED:
+            return f"{step} at {instant(rec.quarantined_until)}, or once its spec changes; {unblock} does it at once"
         case Condition.FAILED if not facts.get("request"):
             return f"nothing, until its spec or the world changes or a decision comes; {unblock} tries again"
         case Condition.FAILED | Condition.HELD | Condition.HUMAN_GATE | Condition.APPROVAL:

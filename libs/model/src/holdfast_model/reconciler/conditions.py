@@ -15,6 +15,7 @@ from holdfast_model.names import AI_REVIEW, BUILT_IN_TYPES
 from holdfast_model.reasons import Reason
 
 from .deciding import needs_person
+from .failing import livelocked
 from .records import GateState, Phase, Unit
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ def condition_of(core: Core, unit: Unit) -> Condition:
         case Phase.REFUSED:
             return _refused(unit)
         case Phase.QUARANTINED:
-            often = len(rec.heals) >= core.settings.livelock_heals
-            return Condition.LIVELOCKED if often else Condition.POISONED
+            return Condition.LIVELOCKED if livelocked(core, unit) else Condition.POISONED
         case Phase.PAUSED:
             return Condition.GRAPH_PAUSED if core.paused else Condition.NODE_PAUSED
         case Phase.NO_PROVISIONER:

@@ -11,6 +11,7 @@ from holdfast_model.references import parse
 from holdfast_model.rows import Gating
 
 from .core import Core
+from .failing import quarantined
 from .records import GateState, Phase, Unit
 from .removing import comes_first
 
@@ -92,7 +93,7 @@ def _step(core: Core, unit: Unit, live: bool) -> Phase:
         return Phase.PAUSED
     if rec.refused and rec.refused == form.digest:
         return Phase.REFUSED
-    if rec.quarantined_until > core.now:
+    if rec.quarantined_until > core.now and quarantined(core, unit):
         core.timer(rec.quarantined_until, unit)
         return Phase.QUARANTINED
     if rec.permanent and rec.permanent == form.digest:

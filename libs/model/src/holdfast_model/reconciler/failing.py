@@ -17,8 +17,7 @@ def failed(core: Core, unit: Unit, action: Action, reason: str, detail: str, *, 
     """Raise the fault of a failed attempt that has been counted, and take a poisonous node out of the way."""
     kind = FaultType.PROVISION_FAILED if action is Action.PROVISION else FaultType.DEPROVISION_FAILED
     core.fault(unit, kind, reason, detail, permanent=permanent, attempt=unit.rec.failures)
-    info = core.info(unit)
-    if info is None or info.covered or _looked_after(core, unit):
+    if core.info(unit) is None or looked_after(core, unit):
         return
     settings = core.settings
     recent = (*[t for t in unit.rec.failed_at if core.now - t <= settings.poison_window], core.now)
@@ -29,10 +28,24 @@ def failed(core: Core, unit: Unit, action: Action, reason: str, detail: str, *, 
     quarantine(core, unit, Reason.POISON, f"it failed {len(recent)} times; last: {detail or reason}")
 
 
-def _looked_after(core: Core, unit: Unit) -> bool:
-    """Whether its blueprint brought a ladder for it."""
+def looked_after(core: Core, unit: Unit) -> bool:
+    """Whether its domain, or its blueprint, brought a ladder for it: then it is never poison-quarantined."""
+    info = core.info(unit)
+    if info is not None and info.covered:
+        return True
     owner = unit.node.owner if unit.node is not None else ""
     return covered([ladder for ladder in core.settings.ladders if ladder.concerns((owner,))], unit.type)
+
+
+def quarantined(core: Core, unit: Unit) -> bool:
+    """Whether no step is sent for a while. A ladder that has come since ends what was taken for poison."""
+    rec = unit.rec
+    return rec.quarantined_until > core.now and (livelocked(core, unit) or not looked_after(core, unit))
+
+
+def livelocked(core: Core, unit: Unit) -> bool:
+    """Whether it was healed too often from one and the same drift; ladders have no say in that."""
+    return len(unit.rec.heals) >= core.settings.livelock_heals
 
 
 def quarantine(core: Core, unit: Unit, reason: Reason, why: str) -> None:

@@ -169,7 +169,13 @@ class Reconciler:
 
     def on_ladders(self, ladders: Sequence[OwnedLadder]) -> None:
         """The ladders that blueprints of this graph brought along: what they look after is not quarantined."""
-        self.core.settings = msgspec.structs.replace(self.core.settings, ladders=tuple(ladders))
+        core = self.core
+        if core.settings.ladders == tuple(ladders):
+            return
+        core.settings = msgspec.structs.replace(core.settings, ladders=tuple(ladders))
+        for unit in (*core.units.values(), *core.graves.values()):
+            if unit.phase is Phase.QUARANTINED:
+                core.mark(unit)
 
     def on_observed(self, now: float, look: Look, seen: Mapping[str, Observation]) -> None:
         """The answer to a :class:`Look`."""

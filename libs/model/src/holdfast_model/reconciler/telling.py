@@ -7,6 +7,7 @@ from holdfast_model.reasons import Reason
 
 from .core import Core
 from .facts import parent_of
+from .failing import livelocked
 from .gating import no_longer_needed
 from .records import Phase, Unit, reported
 from .turn import STATUS
@@ -23,7 +24,6 @@ def well_again(core: Core, unit: Unit) -> None:
         no_longer_needed(core, unit)
     if rec.episode and not unit.suspect:
         over(core, unit)
-        livelocked = len(rec.heals) >= core.settings.livelock_heals
         core.change(
             unit,
             episode="",
@@ -33,7 +33,7 @@ def well_again(core: Core, unit: Unit) -> None:
             error="",
             error_reason="",
             failed_at=(),
-            quarantined_until=rec.quarantined_until if livelocked else 0.0,
+            quarantined_until=rec.quarantined_until if livelocked(core, unit) else 0.0,
             alone=False,
             watched=False,
             recovered=core.now,
