@@ -10,6 +10,7 @@ import pytest
 from nats.aio.client import Client
 
 from holdfast_bus import Bus
+from holdfast_bus.answering import answer
 from holdfast_bus.objects import MAX_SIZE
 from holdfast_bus.streams import OBJECTS
 from holdfast_bus.subjects import OBJECT_CHUNKS
@@ -234,3 +235,31 @@ async def test_the_trace_goes_along_by_header(make_bus: MakeBus, bus: Bus, raw: 
     await raw.request("rpc.planner.apply", b"", headers={"traceparent": trace}, timeout=60)
     message = await seen.next_msg(timeout=60)
     assert message.headers == {"traceparent": trace}
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A request."""
+
+    tenant: str
+    ids: list[dict[str, int]] = []
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        (b'{"tenant": 5}', "/tenant"),
+        (b"{}", "/tenant"),
+        (b'{"tenant": "t", "colour": 1}', "/colour"),
+        (b'{"tenant": "t", "ids": {}}', "/ids"),
+        (b"[]", ""),
+        (b"{", ""),
+        (b"", ""),
+    ],
+)
+async def test_a_request_that_does_not_fit_is_answered_with_the_place(body: bytes, place: str) -> None:
+    async def ask(body: bytes) -> object:
+        return msgspec.json.decode(body, type=Asked)
+
+    reply = json.loads(await answer(ask, body, "rpc.planner.get", 1024))
+    assert reply["error"]["code"] == "invalid"
+    assert [p["path"] for p in reply["error"]["paths"]] == [place]

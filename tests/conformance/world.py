@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast_bus.envelope import encode_event
 from holdfast_fault_policy.changes import apply_all
-from holdfast_model.desired import POLICY_OWNER, DesiredGraph
+from holdfast_model.desired import DesiredGraph
 from holdfast_model.errors import HoldfastError
 from holdfast_model.events import DESIRED_STATE, Event, Fault, FaultType
 from holdfast_model.fault_engine import Policy, evaluate
@@ -28,7 +28,7 @@ from holdfast_model.names import BUILT_IN_TYPES, GraphRef
 from holdfast_model.plans import REMOVE, UNKNOWN_TYPE, Options, plan
 from holdfast_model.reconciler import ItemIntent, Look, Phase, Reconciler, Record, Settings, Turn, TypeInfo
 from holdfast_model.reconciler.records import GateState
-from holdfast_model.rows import Delta, Node, Tombstone, declare, digest_of, gone_field
+from holdfast_model.rows import POLICY_OWNER, Delta, Node, Tombstone, declare, digest_of, gone_field
 
 from . import vectors
 from .vectors import Json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -20,6 +21,8 @@ from holdfast_model.errors import (
 )
 
 log = logging.getLogger("holdfast.bus")
+
+_FIELD = re.compile(r"(?:unknown|missing required) field `([^`]*)`")
 
 RpcHandler = Callable[[bytes], Awaitable[object]]
 
@@ -57,6 +60,8 @@ async def answer(handler: RpcHandler, body: bytes, subject: str, max_payload: in
         text, _, place = str(error).partition(" - at ")
         known = place.strip("`").removeprefix("$").partition("[...]")[0]  # which item of a list, nobody says
         pointer = known.replace("[", "/").replace("]", "").replace(".", "/")
+        if named := _FIELD.search(text):
+            pointer = f"{pointer}/{named.group(1)}"
         problem: HoldfastError = Invalid(f"the request is not valid: {text}", [Problem(pointer, text)])
     except msgspec.DecodeError as error:
         problem = Invalid(f"the request is not JSON: {error}", [Problem("", str(error))])

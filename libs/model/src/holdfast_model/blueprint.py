@@ -131,7 +131,6 @@ def _from_json(body: bytes) -> Blueprint:
             pointer = f"{pointer}/{unknown.group(1)}"
         raise Invalid(f"the blueprint is not valid: {message}", [Problem(pointer, message)]) from e
     except msgspec.DecodeError as e:
-        # A flow mapping of YAML begins like JSON: what JSON cannot read may still be that, if it is small.
         where = _position(body, str(e))
         raise Invalid(f"the blueprint is not JSON ({where}): {e}", [Problem(where, str(e))]) from e
     except RecursionError as e:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from .desired import POLICY_OWNER, DesiredGraph
+from .desired import DesiredGraph
 from .errors import Invalid, NotFound
 from .events import Fault
 from .fault_engine import POLICY_ERROR, EvaluateRequest, Evaluation, Owned, Policy, PolicyFailure, evaluate, failed
@@ -21,7 +21,7 @@ from .messages import Status
 from .mutations import AddNode, Mutation, RemoveNode, declaration
 from .names import BUILT_IN_TYPES, HUMAN_REVIEW
 from .reconciler.records import Record
-from .rows import Node
+from .rows import POLICY_OWNER, Node
 from .situations import CompiledSituation
 from .thresholds import Admission, NodeCounts, Tally, without_episode
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 import msgspec
 
 from .blueprint import declarations
-from .desired import LAST_WRITER, POLICY_OWNER, Change, DesiredGraph
+from .desired import LAST_WRITER, Change, DesiredGraph
 from .durations import parse_duration
 from .errors import Invalid, Problem
 from .merged import review_target
@@ -21,7 +21,7 @@ from .messages import CompiledPhase, CompileReply
 from .mutations import RemoveNode
 from .names import BUILT_IN_TYPES
 from .phases import CompleteWhen, Standing, Term
-from .rows import Declaration
+from .rows import POLICY_OWNER, Declaration
 
 Declared = Sequence[tuple[str, Declaration]]
 

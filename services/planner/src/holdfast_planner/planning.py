@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from holdfast_model.blueprint import ANY_OWNER, removes_too_much
-from holdfast_model.desired import POLICY_OWNER, Change, DesiredGraph
+from holdfast_model.desired import Change, DesiredGraph
 from holdfast_model.errors import Dangling, Invalid, Problem
 from holdfast_model.events import Event, Family, GraphEvent
 from holdfast_model.manifest import Ladder, is_older
 from holdfast_model.names import GraphRef
 from holdfast_model.phases import Standing, taken_up
 from holdfast_model.renames import Rename, renames_in_force
-from holdfast_model.rows import Declaration
+from holdfast_model.rows import POLICY_OWNER, Declaration
 from holdfast_model.staging import Staged, Standings
 from holdfast_model.targeting import Target, idle_patterns, select
 

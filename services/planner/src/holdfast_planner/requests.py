@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from msgspec import Raw
 
 from holdfast_model.blueprint import DEFAULT_OWNER
 from holdfast_model.names import GraphRef, graph_ref
+
+Limit = Annotated[int, msgspec.Meta(ge=1)]
+"""At most so many; more than the server gives at once are asked for in pages."""
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +59,7 @@ class Get(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     nodes: list[str] | None = None
     after: str = ""
-    limit: int = 500
+    limit: Limit = 500
     only: str = ""
 
 
@@ -79,7 +84,7 @@ class Log(_OfGraph, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """log, faults: newest first."""
 
     after: str = ""
-    limit: int = 100
+    limit: Limit = 100
 
 
 class OfPreference(_Strict, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +113,6 @@ class AnyOfGraph(msgspec.Struct, frozen=True):
 
 
 class Anything(msgspec.Struct, frozen=True):
-    """domains: nothing is needed."""
+    """domains: nothing is needed, not even a body."""
 
     tenant: str = ""

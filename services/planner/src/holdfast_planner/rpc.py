@@ -318,6 +318,8 @@ class PlannerRpc:
 
     async def domains(self, body: bytes) -> dict[str, Any]:
         """Every domain that has announced itself."""
+        if body:
+            msgspec.json.decode(body, type=requests.Anything)
         await self._catalog.refresh()
         return {"domains": list(self._catalog.described())}
 
