@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from redis import Redis
 
 from holdfast_model.desired import DesiredGraph
 from holdfast_model.messages import NodeDeclaration
@@ -36,7 +37,10 @@ OWNER = "bench"
 
 
 class Result(msgspec.Struct):
-    """Mutations per second of both ways, updates lost by both (must be 0), and how many times faster ours is."""
+    """Mutations per second of both ways, updates lost by both (must be 0), and how many times faster ours is.
+
+    ``grouped_tries``, ``naive_tries``: transactions tried for one mutation, which no load of the machine changes much.
+    """
 
     writers: int
     processes: int
@@ -45,6 +49,8 @@ class Result(msgspec.Struct):
     naive: float
     lost: int
     ratio: float
+    grouped_tries: float = 0.0
+    naive_tries: float = 0.0
 
 
 class Increment:
@@ -128,7 +134,11 @@ def run(processes: int = 4, writers: int = 16, seconds: float = 3.0) -> Result:
     """Run both ways, ``writers`` in each of ``processes``; takes about 2 x (``seconds`` + 2) seconds."""
     server = start_redis()
     try:
-        done = {way: _run_way(server.url, way, processes, writers, seconds) for way in WAYS}
+        done, tries = {}, {}
+        for way in WAYS:
+            before = _transactions(server.url)
+            done[way] = _run_way(server.url, way, processes, writers, seconds)
+            tries[way] = (_transactions(server.url) - before) / max(done[way], 1)
         kept = {way: asyncio.run(_sum(server.url, way)) for way in WAYS}
     finally:
         server.close()
@@ -136,7 +146,7 @@ def run(processes: int = 4, writers: int = 16, seconds: float = 3.0) -> Result:
     lost = sum(abs(done[way] - kept[way]) for way in WAYS)
     return Result(
         processes * writers, processes, seconds, rates["grouped"], rates["naive"], lost,
-        rates["grouped"] / max(rates["naive"], 1.0),
+        rates["grouped"] / max(rates["naive"], 1.0), tries["grouped"], tries["naive"],
     )  # fmt: skip
 
 
@@ -155,6 +165,13 @@ def _run_way(url: str, way: str, processes: int, writers: int, seconds: float) -
     finally:
         for worker in workers:
             worker.kill()
+
+
+def _transactions(url: str) -> int:
+    """How many the server was asked to carry out so far."""
+    with Redis.from_url(url) as redis:
+        stats: dict[str, dict[str, Any]] = redis.info("commandstats")
+    return int(stats["cmdstat_exec"]["calls"]) if "cmdstat_exec" in stats else 0
 
 
 async def _sum(url: str, way: str) -> int:
