@@ -24,7 +24,7 @@ from . import checking, dataset, expected
 from .following import Follower
 
 GRAPH = "shop"
-ADMISSION_LIMIT = 30.0
+ADMISSION_LIMIT = 60.0
 ACT_LIMIT = 60.0
 
 

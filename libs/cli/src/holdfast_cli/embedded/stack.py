@@ -15,8 +15,8 @@ from holdfast_cli.exits import CommandError
 from .processes import Process, State, spawn
 from .programs import Layout, Program, plan
 
-SERVERS_LIMIT = 20.0
-SERVICES_LIMIT = 60.0
+SERVERS_LIMIT = 60.0
+SERVICES_LIMIT = 120.0  # each loads its libraries for seconds of one core, and a machine may be busy
 TAIL = 12
 
 
