@@ -33,6 +33,7 @@ class Signs:
         self.there: dict[str, Sign] = {}
         self.log: list[str] = []
         self.gate: asyncio.Event | None = None
+        self.keys: dict[str, str] = {}
 
     async def observe(self, node: Node[Sign], ctx: Context) -> State[BaseModel]:
         found = self.there.get(node.spec.name)
@@ -43,6 +44,7 @@ class Signs:
         return Present(outputs={"at": f"wall of {found.name}"})  # type: ignore[arg-type]
 
     async def provision(self, node: Node[Sign], ctx: Context) -> dict[str, Any]:
+        self.keys[node.id] = ctx.idempotency_key
         if self.gate is not None:
             await self.gate.wait()
         if node.spec.fail:
@@ -175,6 +177,7 @@ async def test_failures_and_questions_go_along() -> None:
         assert len(h.all_workitems) == 2
         await h.advance("11m")
         assert h.nodes["worse"].failures == before.failures + 1
+        assert signs.keys["worse"] == signs.keys["bad"], "another attempt of one intention has another key"
 
 
 async def test_a_question_about_a_renamed_node_is_withdrawn_when_it_goes() -> None:

@@ -63,9 +63,10 @@ class Context:
     def idempotency_key(self) -> str:
         """Equal for every attempt, redelivery and repetition of one intention, new for every new one.
 
-        Check it atomically with the effect: an effect that carries this key has happened already.
+        Check it atomically with the effect: an effect that carries this key has happened already. Operations are
+        numbered per graph; the node's name is no part of it, so that it stays when the node is renamed.
         """
-        return f"{self.incarnation}:{self.operation}:{self.node}"
+        return f"{self.incarnation}:{self.operation}"
 
     @property
     def outputs(self) -> dict[str, object]:
