@@ -245,6 +245,22 @@ def test_what_is_removed_wanted_again_and_renamed_before_anybody_looked_is_the_s
     assert (rig.rows["b"].status, rig.rows["b"].digest) == (Status.PRESENT, rig.graph.nodes["b"].digest)
 
 
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_what_is_renamed_removed_and_wanted_again_before_anybody_looked_is_the_same(taken_over: bool) -> None:
+    rig = made("a")
+    operation = rig.rows["a"].operation
+    rig.declare({}, {"a": "b"}, "b")
+    rig.declare({}, None)
+    rig.declare({}, {}, "b")
+    if taken_over:
+        rig.start()
+    else:
+        rig.take()
+    rig.settle()
+    assert (rig.rows["b"].operation, rig.rows["b"].status) == (operation, Status.PRESENT)
+    assert rig.settle() == []
+
+
 def test_names_that_change_places_at_once_are_told_apart() -> None:
     rig = made("a", "x")
     operations = {name: rig.rows[name].operation for name in ("a", "x")}

@@ -123,6 +123,9 @@ class DesiredGraph(MergedGraph):
             if row is None:
                 if node in renames:
                     new = renamed(new, renames[node], self.rows[renames[node]].of(owner))
+                elif (tomb := self.gone.get((node, new.type))) is not None and tomb.was:
+                    # Who takes the graph over may know it by what it was called before it was removed.
+                    new = msgspec.structs.replace(new, was=tomb.was)
                 changed[node] = Row(((owner, new),))
                 continue
             old = row.of(owner)
