@@ -26,6 +26,7 @@ from holdfast_model.messages import (
 )
 from holdfast_model.names import AI_REVIEW, GraphRef
 
+from .keyed import key_in
 from .things import MANIFEST, TIMEOUT
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class Service:
     async def observe(self, body: bytes) -> ObserveReply:
         request = msgspec.json.decode(body, type=ObserveRequest)
         ref = GraphRef(request.tenant, request.graph)
-        return ObserveReply({i.node: self._things.see((ref, i.node, request.type), i.digest) for i in request.nodes})
+        return ObserveReply(
+            {i.node: self._things.see((ref, key_in(i.spec, i.node), request.type), i.digest) for i in request.nodes}
+        )
 
     async def compile(self, body: bytes) -> CompileReply:
         """The document's nodes as they are."""

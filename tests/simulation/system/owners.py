@@ -16,6 +16,7 @@ from holdfast_model.rows import Declaration, Row, digest_of, gone_key
 from holdfast_model.staging import decode_standings
 from holdfast_model.work_items import WorkItemStatus
 
+from .keyed import key_in
 from .processes import PLANNER
 from .things import AUTOMATIC
 
@@ -55,9 +56,13 @@ class Owners:
         self._watcher = watcher
         self._ref = ref
         self.rows: dict[str, Row] = {}
-        self._gone: set[tuple[str, str]] = set()
+        self.gone: set[tuple[str, str]] = set()
         self.said: dict[str, Said] = {}
         """What every owner declares, as it follows from what was published."""
+        self.renamed: dict[str, str] = {}
+        """Former name -> name, of what the owner of the graph may not have heard of yet."""
+        self.keys: dict[str, set[str]] = {}
+        """Of every name that ever was declared, the keys of the things it has stood for."""
         self.placed: dict[str, int] = {}
         """The newest sequence that was admitted of each owner."""
         self._phases: dict[str, list[tuple[str, str, str, Said]]] = {}
@@ -74,6 +79,7 @@ class Owners:
     def committed(self, named: Named, ops: list[dict[str, Any]]) -> None:
         """Rows, tombstones and standings after a transaction with these operations."""
         before, after = self.rows, dict(self.rows)
+        renamed: dict[str, str] = {}
         for cmd in named.get("node", ()):
             if cmd[0] == "HDEL":
                 for node in cmd[2:]:
@@ -86,7 +92,7 @@ class Owners:
             for mutation in op.get("mutations", ()):
                 if mutation.get("kind") in ("DECLARE", "DELETE"):
                     number = int(op["id"].removeprefix(f"bp:{blueprints.created}:").split(":")[0])
-                    observing = self._admitted(number, mutation, before, after)
+                    observing = self._admitted(number, mutation, before, after, renamed)
                 elif mutation.get("kind") == "PHASE":
                     observing = self._entered(mutation["owner"], before)
         self._check_standings(standings)
@@ -97,12 +103,18 @@ class Owners:
             declared = _declared(after)
             if declared != (said := {o: s for o, s in self.said.items() if s}):
                 self._fail(f"declared is {declared}, but published was {said}")
-        self._buried(named, before, after, observing)
+        for node, row in after.items() if "node" in named else ():
+            for _, d in row.declarations:
+                self.keys.setdefault(node, set()).add(key_in(d.spec, node))
+        self._one_name()
+        self._buried(named, before, after, observing, renamed)
 
     # ---- what is admitted
 
-    def _admitted(self, number: int, told: dict[str, Any], before: dict[str, Row], after: dict[str, Row]) -> bool:
-        """A blueprint is in force from now on. Returns whether it only observes."""
+    def _admitted(
+        self, number: int, told: dict[str, Any], before: dict[str, Row], after: dict[str, Row], renamed: dict[str, str]
+    ) -> bool:
+        """A blueprint is in force from now on. Returns whether it only observes. ``renamed``: is told of renames."""
         document = msgspec.json.decode(self._world.server.streams["BLUEPRINTS"].stored[number].data)
         owner = owner_of(document)
         observe = document.get("mode") == "observe"
@@ -113,12 +125,47 @@ class Owners:
                     self._phases.pop(name, None)
         else:
             mine = self.said.get(owner, {})
-            self.said[owner] = self._of(owner, document, mine, observe)
+            now = self.said[owner] = self._of(owner, document, mine, observe)
+            renamed |= self._renamed(document, mine, now, told)
             if not document.get("allow_removals") and not observe:
-                removed = [n for n in mine if _visible(before, n) and not _visible(after, n)]
+                removed = [n for n in mine if n not in renamed and _visible(before, n) and not _visible(after, n)]
                 self._consented(number, owner, removed, before)
         self.placed[owner] = number
         return observe
+
+    def _renamed(self, document: dict[str, Any], before: Said, now: Said, told: dict[str, Any]) -> dict[str, str]:
+        """What comes under another name: as the document says, and as the log does."""
+        pairs = {m["from"]: m["to"] for m in document.get("moved", ()) if m["from"] in before}
+        if pairs != {m["from"]: m["to"] for m in told.get("moved", ())}:
+            self._fail(
+                f"renamed are {told.get('moved')}, but the document says {document['moved']} of {sorted(before)}"
+            )
+        for old, new in pairs.items():
+            if old in now or new in before or now[new][0] != before[old][0]:
+                self._fail(f"{old} became {new}, but declared were {before}, and are {now}")
+            self._world.happened["renamed"] += 1
+            record = self._watcher.record(self._ref, old)
+            if record is not None:
+                self._world.happened["renamed while asking"] += record.gate is not None or record.approval is not None
+                self._world.happened["renamed while held or failed"] += record.hold or bool(record.permanent)
+        self._world.happened["renamed with a step in flight"] += len(self._watcher.busy(self._ref) & pairs.keys())
+        return pairs
+
+    def spec(self, node: str, owner: str) -> bytes:
+        """What an owner declares of a node."""
+        declared = self.rows[node].of(owner)
+        return bytes(declared.spec) if declared is not None else b"{}"
+
+    def stays(self, owner: str, node: str) -> bool:
+        """Whether no phase of what an owner declares now leaves a node out."""
+        return all(node in said for *_, said in self._phases.get(owner, ()))
+
+    def _one_name(self) -> None:
+        """What people do must make sense: no two nodes mean the same thing."""
+        found: dict[tuple[str, str], str] = {}
+        for node, row in self.rows.items():
+            for kind, key in {(d.type, key_in(d.spec, node)) for _, d in row.declarations if d.says_what}:
+                assert found.setdefault((key, kind), node) == node, f"{key} is both {found[key, kind]} and {node}"
 
     def _of(self, owner: str, document: dict[str, Any], mine: Said, observe: bool) -> Said:
         if "phases" not in document:
@@ -220,13 +267,15 @@ class Owners:
 
     # ---- what is left behind
 
-    def _buried(self, named: Named, before: dict[str, Row], after: dict[str, Row], observing: bool) -> None:
+    def _buried(
+        self, named: Named, before: dict[str, Row], after: dict[str, Row], observing: bool, renamed: dict[str, str]
+    ) -> None:
         """What was kept up and goes leaves a tombstone; what was only observed leaves none."""
-        known = set(self._gone)
+        known = set(self.gone)
         for cmd in named.get("gone", ()):
             fields = map(_text, cmd[2:] if cmd[0] == "HDEL" else cmd[2::2])
             (known.difference_update if cmd[0] == "HDEL" else known.update)(map(gone_key, fields))
-        for node, kind in known - self._gone:
+        for node, kind in known - self.gone:
             row = before.get(node)
             winner = row.winner() if row is not None else None
             if winner is None or winner[1].type != kind or winner[1].observe:
@@ -234,13 +283,24 @@ class Owners:
         for node in before.keys() if "node" in named else ():
             was, row = before[node].winner(), after.get(node)
             now = row.winner() if row is not None else None
+            if node in renamed and was is not None:
+                self._kept(node, was[1], renamed[node], after, known)
+                continue
             if was is None or was[1].type in BUILT_IN_TYPES or (now is not None and now[1].type == was[1].type):
                 continue
             if (node, was[1].type) not in known:
                 if not was[1].observe and not (observing and now is None):
                     self._fail(f"{node} ({was[1].type}) went without a tombstone")
-                self.released.add((self._ref, node, was[1].type))
-        self._gone = known
+                self.released.add((self._ref, key_in(was[1].spec, node), was[1].type))
+        self.gone = known
+
+    def _kept(self, old: str, was: Declaration, new: str, after: dict[str, Row], graves: set[tuple[str, str]]) -> None:
+        """What is renamed is the same thing, and leaves nothing that would be removed."""
+        row = after.get(new)
+        now = row.winner() if row is not None else None
+        if now is None or now[1].type != was.type or (old, was.type) in graves - self.gone:
+            self._fail(f"{old} was to be called {new}, but that is {now}, with {sorted(graves)} to be removed")
+        self.renamed[old] = new
 
     # ---- what nodes are made from
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import random
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +18,7 @@ from holdfast_model.rows import digest_of
 from holdfast_model.work_items import WorkItem
 
 from .blueprints import Blueprints
+from .keyed import KEY
 from .loop import LIFE, Life
 from .things import PERSONAL
 from .wire import SimBus
@@ -37,7 +40,10 @@ class People:
         context = contextvars.Context()
         context.run(LIFE.set, life)
         self.bus = SimBus(world.server, life, context, "people", self._dice, self._undisturbed)
-        self._blueprints = Blueprints(self._dice, world.size)
+        self._blueprints = Blueprints(world, self._dice)
+        self.publishing: Counter[GraphRef] = Counter()
+        """How many are about to publish a blueprint of a graph."""
+        self._in_turn: dict[GraphRef, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def _undisturbed(self, what: str) -> None:
         """People do not crash."""
@@ -55,6 +61,9 @@ class People:
                 when = dice.uniform(1.0, until * 0.95)
                 for _ in range(dice.choice((1, 1, 2))):  # two at once compete for the graph
                     self._at(when, self.publish, ref)
+            if self._blueprints.renames:
+                for _ in range(dice.randint(1, 5)):
+                    self._at(dice.uniform(5.0, until * 0.9), self.rename_busy, ref)
             for _ in range(dice.randint(0, 2)):
                 self._at(dice.uniform(1.0, until), self.command, ref, dice.choice(("pause", "unblock", "reconcile")))
         for _ in range(dice.randint(0, 6)):
@@ -69,7 +78,26 @@ class People:
     # ---- blueprints
 
     async def publish(self, ref: GraphRef) -> None:
-        await self.declare(ref, self._blueprints.next(ref))
+        self.publishing[ref] += 1
+        async with self._in_turn[ref]:  # who builds on another version publishes after it
+            await self.declare(ref, self._blueprints.next(ref))
+        self.publishing[ref] -= 1
+
+    async def rename_busy(self, ref: GraphRef) -> None:
+        """Somebody renames what is there, and nothing else, while something is done to it."""
+        watcher, dice = self._world.watcher, self._dice
+        look, rather = dice.choice((watcher.busy, watcher.busy, watcher.in_trouble)), set[str]()
+        for _ in range(60):
+            if rather := look(ref):
+                break
+            await asyncio.sleep(0.2)
+        owner = "extra" if "x1" in rather and dice.random() < 0.5 else "main"
+        self.publishing[ref] += 1
+        async with self._in_turn[ref]:
+            document = self._blueprints.renamed(ref, owner, rather)
+            if document is not None:
+                await self.declare(ref, document)
+        self.publishing[ref] -= 1
 
     async def declare(self, ref: GraphRef, document: dict[str, Any]) -> None:
         """Publish a blueprint."""
@@ -88,7 +116,10 @@ class People:
     # ---- commands
 
     async def command(self, ref: GraphRef, verb: str) -> None:
-        node = f"n{self._dice.randrange(self._world.size)}"
+        nodes = [f"n{n}" for n in range(self._world.size)]
+        if self._dice.random() < 0.5:
+            nodes = self._world.watcher.names(ref) or nodes
+        node = self._dice.choice(nodes)
         if verb == "reconcile" or (verb == "pause" and self._dice.random() < 0.5):
             node = ""
         await self.ask(verb, ref, node)
@@ -121,7 +152,7 @@ class People:
         if key is None or dice.random() < 0.3:
             return
         world.happened["raid"] += 1
-        body: dict[str, Any] = {"node": key[1]}
+        body: dict[str, Any] = {"node": dice.choice(world.watcher.called(key))}
         if dice.random() < 0.5:
             body["fault"] = "NODE_DESTROYED"
         try:
@@ -138,7 +169,8 @@ class People:
         if not items:
             return
         world.happened["decision"] += 1
-        await self._decide(dice.choice(items))
+        former = [i for i in items if self._renamed_since(i)]
+        await self._decide(dice.choice(former if former and dice.random() < 0.5 else items))
 
     async def decide_all(self) -> None:
         items = sorted((i for i in self._world.watcher.items.values() if i.status.active), key=lambda i: i.id)
@@ -158,8 +190,17 @@ class People:
         except HoldfastError as error:
             world.say("people", f"{verb} {item.id}: {error.message}")
 
+    def _renamed_since(self, item: WorkItem) -> bool:
+        """Whether what an item is about is called otherwise than in its callerRef."""
+        asked = msgspec.json.decode(item.payload)
+        if KEY not in asked.get("spec", ()):
+            return False
+        key = (GraphRef(item.tenancy_id, item.graph), str(asked["spec"][KEY]), str(asked["type"]))
+        return self._world.watcher.name_of(key) not in ("", item.caller_ref.split(":")[2])
+
     def completed(self, item: WorkItem) -> None:
         """Whoever says that it is done has just done it, where no provisioner does it afterwards."""
+        self._world.happened["decided under a former name"] += self._renamed_since(item)
         asked = msgspec.json.decode(item.payload)
         kind = asked.get("type")
         if item.outcome != "done" or kind is None or kind in BUILT_IN_TYPES or kind == PERSONAL:
@@ -167,6 +208,7 @@ class People:
         action = Action(asked["action"])
         ref, world = GraphRef(item.tenancy_id, item.graph), self._world
         digest = digest_of(kind, msgspec.json.encode(asked["spec"]))
-        if world.watcher.wants(ref, asked["node"], kind, action):
+        key = (ref, str(asked["spec"].get(KEY, asked["node"])), kind)
+        if world.watcher.wants(key, action):
             world.happened["decided by hand"] += 1
-            world.things.by_hand(ref, asked["node"], kind, action, digest)
+            world.things.by_hand(key, action, digest)

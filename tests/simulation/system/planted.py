@@ -25,12 +25,14 @@ from holdfast_model.reconciler import (
     mending,
     phasing,
     reconciler,
+    renaming,
     telling,
 )
 from holdfast_model.reconciler.records import GateState
 from holdfast_planner import changes as admission
 from holdfast_planner import effects, hosting, planning, relay
 from holdfast_planner.admission import Admission
+from holdfast_sdk.context import Context
 from holdfast_store import graphs
 from holdfast_store.memory_kv import MemoryWatch
 
@@ -342,3 +344,36 @@ def fault_counted_twice() -> list[Patch]:
 def fault_forgotten() -> list[Patch]:
     """A fault is deleted without having been counted."""
     return [(policy_changes, "counts_cmds", lambda ref, node, before, after: [])]
+
+
+# ---- renames
+
+
+@bug
+def question_lost_by_a_rename() -> list[Patch]:
+    """What somebody is asked about a node is forgotten when it gets another name."""
+    take = renaming.record_of
+
+    def record(*args: Any) -> Any:
+        return _replace(take(*args), gate=None, approval=None)
+
+    return [(renaming, "record_of", record)]
+
+
+@bug
+def step_lost_by_a_rename() -> list[Patch]:
+    """A step that is under way stays with the name under which it was sent."""
+    return [(renaming, "take_flights", lambda core, names, types, stands: None)]
+
+
+@bug
+def record_lost_by_a_rename() -> list[Patch]:
+    """A renamed node is taken for another one, of which nothing is known."""
+    return [(renaming, "renames", lambda core, nodes, gone: ({}, {}, {}))]
+
+
+@bug
+def intention_named_after_its_node() -> list[Patch]:
+    """What one intention did under the old name is done once more under the new one."""
+    key = property(lambda self: f"{self.incarnation}:{self.operation}:{self.node}")
+    return [(Context, "idempotency_key", key)]

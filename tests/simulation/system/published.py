@@ -50,6 +50,16 @@ class Published:
             if not ends or standing.overdue(self._world.loop.now):
                 self._world.fail(f"{ref}: {owner} stays in its phase, or nobody says that it is late: {standing}")
 
+    def decided(self, ref: GraphRef, owner: str) -> bool:
+        """Whether it is known of everything that was published of an owner what became of it."""
+        if self._world.people.publishing[ref] > 1:
+            return False
+        placed, answers = self._world.watcher.graphs[ref].owners.placed, self._answers(ref)
+        return not any(
+            seq > placed.get(owner, 0) and seq > placed.get(of, 0) and not {"rejected", "superseded"} & answers[seq]
+            for seq, of in self._documents(ref) if of in (owner, EVERYBODY)
+        )  # fmt: skip
+
     def check_told(self) -> None:
         """Every event that was committed is on its stream, those of one graph in the order of their commits."""
         for stream in ("EVENTS", "FAULTS"):

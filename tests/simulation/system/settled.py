@@ -16,6 +16,7 @@ from holdfast_planner.planning import Place
 from holdfast_store import keys
 from holdfast_store.log import entry_of
 
+from .keyed import KEY, key_in
 from .published import Published
 from .things import Key
 
@@ -107,6 +108,19 @@ class Settled:
                     and i.request not in waits]  # fmt: skip
             if idle:
                 self._world.fail(f"{ref}: nothing waits for the answers to {idle}")
+            self._asked_once(ref)
+
+    def _asked_once(self, ref: GraphRef) -> None:
+        """Nobody is asked twice about one thing, under two names."""
+        asked: dict[tuple[str, ...], str] = {}
+        for item in self._world.watcher.items.values():
+            if not item.status.active or GraphRef(item.tenancy_id, item.graph) != ref:
+                continue
+            about = msgspec.json.decode(item.payload)
+            if "spec" in about and KEY in about["spec"]:
+                what = (item.caller_ref.split(":")[0], about["spec"][KEY], about["action"])
+                if asked.setdefault(what, item.id) != item.id:
+                    self._world.fail(f"{ref}: {asked[what]} and {item.id} ask the same: {what}")
 
     def _explained(self) -> None:
         """While people still owe answers, every node that is not as declared says what it waits for."""
@@ -138,22 +152,26 @@ class Settled:
         desired, there = self._desired(ref), self._world.things.there
 
         def published(node: str) -> object:
-            thing = there.get((ref, node, desired[node].type))
+            thing = there.get((ref, key_in(desired[node].spec, node), desired[node].type))
             return thing.published if thing is not None else None
 
+        def made_from(d: Declaration) -> str:
+            return digest_of(d.type, filled_in(d.spec, {t: published(parse(t)[0]) for t in d.refs}))
+
         return {
-            (ref, n, d.type): digest_of(d.type, filled_in(d.spec, {t: published(parse(t)[0]) for t in d.refs}))
-            if d.refs else d.digest for n, d in desired.items() if d.type not in BUILT_IN_TYPES
-        }  # fmt: skip
+            (ref, key_in(d.spec, n), d.type): made_from(d) if d.refs else d.digest
+            for n, d in desired.items()
+            if d.type not in BUILT_IN_TYPES
+        }
 
     def _made_by_others(self, ref: GraphRef) -> None:
         """What is only observed is made by somebody else."""
         wanted, things = self._wanted(ref), self._world.things
         for node, d in self._desired(ref).items():
-            key = (ref, node, d.type)
+            key = (ref, key_in(d.spec, node), d.type)
             thing = things.there.get(key)
             if d.observe and (thing is None or thing.digest != wanted[key] or thing.broken):
-                things.by_hand(ref, node, d.type, Action.PROVISION, wanted[key])
+                things.by_hand(key, Action.PROVISION, wanted[key])
 
     def _unfinished(self, ref: GraphRef) -> str:
         """What is not as it must be in the end; "" when nothing is."""
@@ -167,7 +185,8 @@ class Settled:
         broken = sorted(k[1:] for k, t in things.items() if t.broken)
         wrong = sorted(k[1:] for k in {**wanted, **there} if wanted.get(k) != there.get(k))
         if wrong or broken:
-            states = {n: self._execute("HGET", keys.state(ref), n) for n in sorted({k[0] for k in [*wrong, *broken]})}
+            nodes = {n for key in [*wrong, *broken] for n in self._world.watcher.called((ref, *key))}
+            states = {n: self._execute("HGET", keys.state(ref), n) for n in sorted(nodes)}
             return f"{wrong} differ, {broken} are broken: {states}"
         left = {
             "gone": self._execute("HKEYS", keys.gone(ref)),

@@ -20,6 +20,8 @@ NAMED = (
     "stood still", "stopped",
     "blueprint", "raid", "decision", "pause", "unblock", "reconcile", "decided by hand",
     "phase entered", "removals agreed to", "fix",
+    "renamed", "renamed with a step in flight", "renamed while asking", "decided under a former name",
+    "name came back", "name taken over",
 )  # fmt: skip
 RARE = 600
 """An effect that happened so often in all seeds together was the last one before a crash at least once."""

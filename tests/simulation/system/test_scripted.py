@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast_bus import subjects
 from holdfast_model.errors import Unavailable
+from holdfast_model.messages import Observation
 from holdfast_model.work_items import WorkItemStatus
 from holdfast_store import keys
 from holdfast_store.kv import Cmd
@@ -19,7 +20,7 @@ from .processes import Process
 from .seeds import collect
 from .server import Network
 from .settled import Settled
-from .things import GUESSED, HEAL
+from .things import GUESSED, HEAL, Key
 from .world import REFS, START, World
 
 REF = REFS[0]
@@ -156,6 +157,51 @@ def test_a_person_is_asked_though_the_deadline_passed_while_nobody_could_be() ->
         assert (item.status, item.expires_at) == (WorkItemStatus.PENDING, None)
         Settled(world).check()
         assert sorted(k[1] for k in world.things.there) == ["a"]
+
+
+def keyed(id: str, key: str, kind: str = HEAL) -> dict[str, Any]:
+    return {**node(id, kind), "spec": {"v": 0, "key": key}}
+
+
+def test_a_rename_is_overtaken_by_a_deletion_while_domains_are_asked_about_it() -> None:
+    with quiet("plannera", "faultpolicy", "workitems", "domain") as world:
+        say, domain = world.people.bus.spawn, world.processes[-1]
+        say(world.people.declare(REF, {"nodes": [keyed("a", "ka"), keyed("b", "kb", GUESSED)]}))
+        world.loop.play(START + 30.0)
+        domain.freeze(3.0)
+        moved = [{"from": "a", "to": "c"}, {"from": "b", "to": "d"}]
+        say(world.people.declare(REF, {"nodes": [keyed("c", "ka"), keyed("d", "kb", GUESSED)], "moved": moved}))
+        world.loop.play(START + 31.0)
+        say(world.people.declare(REF, {"delete": True}))
+        world.loop.play(START + 60.0)
+        assert told(world, "accepted")[1:] == ["3 *"]
+        Settled(world).check()
+        assert world.things.there == {}
+
+
+def test_what_is_made_while_its_domain_is_asked_about_another_name_keeps_the_one_it_has() -> None:
+    with quiet() as world:
+        say, see, seen = world.people.bus.spawn, world.things.see, list[str]()
+        world.things.luck.fail = 1.0
+        say(world.people.declare(REF, {"nodes": [node("a")]}))
+        world.loop.play(START + 10.0)
+        world.things.luck.fail = 0.0
+        owner = world.watcher.graphs[REF].owner
+        (replica,) = (p for p in world.processes[:2] if p.life is not owner)
+
+        def asked(key: Key, digest: str) -> Observation:
+            """While the domain answers about the new name, who asked stands still."""
+            if key[1] == "c" and not seen:
+                replica.freeze(20.0)
+            seen.append(key[1])
+            return see(key, digest)
+
+        world.things.see = asked  # type: ignore[method-assign]
+        say(world.people.declare(REF, {"nodes": [node("c")], "moved": [{"from": "a", "to": "c"}]}))
+        world.loop.play(START + 80.0)
+        assert seen.count("c") == 2
+        Settled(world).check()
+        assert [key[1] for key in world.things.there] == ["a"]
 
 
 def told(world: World, name: str) -> list[str]:

@@ -1,7 +1,8 @@
 """What really exists, and how one step changes it: idempotent, never after its time, with approvals and decisions.
 
 Things outlive every process. The checks here are those of a strict provisioner: nothing twice under one key, no
-consent used twice or for other content, no two operations of a node at once.
+consent used twice or for other content, no two operations of a node at once. A thing is found by the key in its spec,
+whatever its node is called.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from holdfast_model.messages import Action, Observation, Outcome, Status, Step, 
 from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW, GraphRef
 from holdfast_model.references import MARKED, parse
 from holdfast_model.rows import digest_of
+from holdfast_sdk.context import Context
 
-Key = tuple[GraphRef, str, str]  # graph, node, type
+from .keyed import key_in, lane
+
+Key = tuple[GraphRef, str, str]  # graph, key, type
 
 HEAL, HOLD, APPROVED, PERSONAL, GUESSED = "heal", "hold", "approved", "personal", "guessed"
 TIMEOUT = 12.0
@@ -87,6 +91,8 @@ class Luck:
     permanent: float = 0.4
     expire: float = 0.02
     touch: float = 0.05
+    fail_late: float = 0.05
+    """To say that it failed when all had been done."""
     silent: float = 0.1
     """To publish nothing for a while."""
 
@@ -126,18 +132,23 @@ class Things:
     dice: random.Random
     say: Callable[[str, str], None]
     fail: Callable[[str], None]
+    names: Callable[[Key], list[str]] = lambda key: [key[1]]
+    """What nodes of a thing have been called."""
+    keys: Callable[[GraphRef, str], set[str]] = lambda ref, name: {name}
+    """The keys of all things that were ever called so."""
     luck: Luck = field(default_factory=Luck)
     there: dict[Key, Thing] = field(default_factory=dict)
     disturbed: set[Key] = field(default_factory=set)
     """Changed by others, or said to be, since their last step: beliefs about them may be out of date."""
     running: dict[tuple[GraphRef, str], tuple[int, int]] = field(default_factory=dict)
-    done: dict[tuple[GraphRef, str, str, int], int] = field(default_factory=dict)
+    done: dict[tuple[GraphRef, str, str], tuple[str, int]] = field(default_factory=dict)
+    """What was done: graph, key of the thing, idempotency key -> incarnation and operation."""
     approvals: dict[str, tuple[str, int]] = field(default_factory=dict)
     decisions: dict[str, tuple[str, int]] = field(default_factory=dict)
     fixes: dict[int, tuple[GraphRef, str, str]] = field(default_factory=dict)
     """What reviewers proposed to put in place of ``/v``: of which node, and what they said."""
     published: dict[tuple[GraphRef, str], set[object]] = field(default_factory=dict)
-    """Every value that a node's thing ever published."""
+    """Every value that a thing ever published."""
 
     def see(self, key: Key, digest: str) -> Observation:
         """What an observer says."""
@@ -170,21 +181,22 @@ class Things:
     def begin(self, ref: GraphRef, step: Step) -> bool:
         """A step starts; False when the same node is busy with an attempt of the same operation."""
         mine = (step.operation, step.attempt)
-        busy = self.running.get((ref, step.node))
+        at = (ref, key_in(step.spec, step.node))
+        busy = self.running.get(at)
         if busy is not None:
             if busy[0] != step.operation:
                 self.fail(f"two operations of {step.node} run at once: {busy} and {mine}")
             return False
-        self.running[(ref, step.node)] = mine
+        self.running[at] = mine
         return True
 
     def end(self, ref: GraphRef, step: Step) -> None:
-        self.running.pop((ref, step.node), None)
+        self.running.pop((ref, key_in(step.spec, step.node)), None)
 
     def run(self, batch: StepBatch, step: Step) -> StepOutcome:
         """One attempt, atomically."""
         ref, mine = GraphRef(batch.tenant, batch.graph), (step.operation, step.attempt)
-        dice, key = self.dice, (ref, step.node, step.type)
+        dice, key = self.dice, (ref, key_in(step.spec, step.node), step.type)
         if step.type == AI_REVIEW:
             return StepOutcome(step.node, *mine, Outcome.SUCCEEDED, observation=self._review(ref, step))
         self._made_from(ref, step)
@@ -197,14 +209,26 @@ class Things:
                 plan = f"plan-{step.digest[:4]}-{dice.randrange(2)}"
                 pins = {"digest": step.digest}
                 return StepOutcome(step.node, *mine, Outcome.PENDING_APPROVAL, plan=plan, pins=pins)
-            self._consent(step)
-        mark = (ref, batch.incarnation, step.node, step.operation)
+            self._consent(key, step)
+        context = Context(ref.tenant, ref.graph, batch.incarnation, step.node, *mine, batch.start_by)
+        mark = (ref, key[1], context.idempotency_key)
         fixes = step.decision is not None and step.decision.outcome == "fix"
         if mark not in self.done or fixes:
-            self.done[mark] = 1
+            self._once(mark, batch, step)
             self._take_effect(key, step)
+        if dice.random() < self.luck.fail_late:
+            return StepOutcome(step.node, *mine, Outcome.FAILED, reason="lost on the way back")
         touch = self._touch(ref) if dice.random() < self.luck.touch else ()
         return StepOutcome(step.node, *mine, Outcome.SUCCEEDED, observation=self.see(key, step.digest), touch=touch)
+
+    def _once(self, mark: tuple[GraphRef, str, str], batch: StepBatch, step: Step) -> None:
+        """A provisioner that remembers the keys of what it has done does nothing twice."""
+        other = next(
+            (m for m, op in self.done.items() if m != mark and op == (batch.incarnation, step.operation)), None
+        )
+        if other is not None and other[:2] == mark[:2]:
+            self.fail(f"{step.node}: one intention, op{step.operation}, comes as {other[2]} and as {mark[2]}")
+        self.done[mark] = (batch.incarnation, step.operation)
 
     def _review(self, ref: GraphRef, step: Step) -> Observation:
         """What a reviewer says, at times with a fix of what it looked at, which may not fit."""
@@ -222,7 +246,7 @@ class Things:
     def _take_effect(self, key: Key, step: Step) -> None:
         self.say("things", f"{step.action} {key[0]} {step.node} op{step.operation}.{step.attempt} {step.digest[:4]}")
         if step.decision is not None:
-            item, use = step.decision.workitem, (step.node, step.operation)
+            item, use = step.decision.workitem, (lane(key[1]), step.operation)
             if self.decisions.setdefault(item, use) != use:
                 self.fail(f"decision {item} was used up by {self.decisions[item]}, and came again for {use}")
         self.disturbed.discard(key)
@@ -243,16 +267,16 @@ class Things:
         if MARKED in bytes(step.spec) or digest_of(step.type, step.spec) != step.digest:
             self.fail(f"{step.node} is to be made from {bytes(step.spec)!r}, which is not {step.digest}")
         for text, value in (step.refs or {}).items():
-            if value not in self.published.get((ref, parse(text)[0]), ()):
+            if not any(value in self.published.get((ref, key), ()) for key in self.keys(ref, parse(text)[0])):
                 self.fail(f"{step.node} is to be made with {text} = {value}, which was never published")
 
-    def _consent(self, step: Step) -> None:
+    def _consent(self, key: Key, step: Step) -> None:
         """Consent is given once, for one plan and one content."""
         given = step.approval
         assert given is not None
         if (given.pins or {}).get("digest") != step.digest or not given.plan.startswith(f"plan-{step.digest[:4]}"):
             self.fail(f"{step.node}: consent to {given.plan} {given.pins} came with the content {step.digest}")
-        use = (step.node, step.operation)
+        use = (lane(key[1]), step.operation)
         if self.approvals.setdefault(given.workitem, use) != use:
             self.fail(f"approval {given.workitem} was used by {self.approvals[given.workitem]} and again by {use}")
 
@@ -262,7 +286,7 @@ class Things:
             return ()
         key = self.dice.choice(keys)
         self.disturbed.add(key)
-        return (Touch(key[1]),)
+        return (Touch(self.dice.choice(self.names(key))),)
 
     # ---- others
 
@@ -289,15 +313,14 @@ class Things:
     def gone(self, key: Key) -> None:
         """Somebody took it away; what was done for it is undone, and may be done again."""
         self.there.pop(key, None)
-        for mark in [m for m in self.done if m[0] == key[0] and m[2] == key[1]]:
+        for mark in [m for m in self.done if m[:2] == key[:2]]:
             del self.done[mark]
 
-    def by_hand(self, ref: GraphRef, node: str, kind: str, action: Action, digest: str) -> None:
+    def by_hand(self, key: Key, action: Action, digest: str) -> None:
         """A person does what a gate was for."""
-        key = (ref, node, kind)
         self.disturbed.add(key)
         if action is Action.DEPROVISION:
             self.gone(key)
         else:
             self._put(key, Thing(digest, by_hand=True, published=self._publishes()))
-        self.say("things", f"by hand: {action} {ref} {node} {digest[:4]}")
+        self.say("things", f"by hand: {action} {key[0]} {key[1]} {digest[:4]}")

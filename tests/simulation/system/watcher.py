@@ -16,15 +16,16 @@ from holdfast_model.messages import Action, Status
 from holdfast_model.names import BUILT_IN_TYPES, GraphRef
 from holdfast_model.reconciler import Record, StepIntent
 from holdfast_model.reconciler.records import GateState, grave_field
-from holdfast_model.rows import Row, gone_field
+from holdfast_model.rows import Row, Tombstone, gone_field
 from holdfast_model.thresholds import NodeCounts, Tally, decode_counts
 from holdfast_model.work_items import WorkItem, WorkItemStatus
 from holdfast_store import keys
 from holdfast_store.kv import Cmd
 
+from .keyed import key_in
 from .loop import Life
 from .owners import Owners
-from .things import LADDERS, LADDERS_REFRESH
+from .things import LADDERS, LADDERS_REFRESH, Key
 
 if TYPE_CHECKING:
     from .world import World
@@ -35,6 +36,7 @@ _KEY = re.compile(r"hf:\{([^}/]+)/([^}]+)\}:(.+)")
 _ITEM = re.compile(r"hf:wi:\{([^}]+)\}:([A-Za-z0-9]+)\Z")
 _NO_ITEMS = {"all", "open", "due", "audit", "out", "relay"}
 _row = msgspec.json.Decoder(Row).decode
+_tomb = msgspec.json.Decoder(Tombstone).decode
 _record = msgspec.json.Decoder(Record).decode
 _intent = msgspec.json.Decoder(StepIntent).decode
 _fault = msgspec.json.Decoder(Fault).decode
@@ -52,8 +54,8 @@ class Graph:
         self.epoch = 0
         self.ops: dict[str, int] = {}
         self.batches: dict[str, StepIntent] = {}
-        self.sent: dict[tuple[str, int, int], str] = {}
-        self.meant: dict[tuple[str, int], tuple[str, str, str]] = {}
+        self.sent: dict[tuple[int, int], str] = {}
+        self.meant: dict[int, tuple[str, str, str]] = {}
         self.faults: dict[str, Fault] = {}
         self.raised: dict[str, float] = {}
         self.handled: set[str] = set()
@@ -132,6 +134,7 @@ class Watcher:
             if cmd[0] == "XADD":
                 event = _event(_bytes(cmd[-1]))
                 graph.events.append((event.id, STREAM_OF_FAMILY[event.family]))
+        self._renamed(ref, graph, named)
         for cmd in named.get("state", ()):
             for node in map(_text, cmd[2:] if cmd[0] == "HDEL" else cmd[2::2]):
                 record = self.record(ref, node)
@@ -201,13 +204,11 @@ class Watcher:
     def _step(self, ref: GraphRef, graph: Graph, batch: str, intent: StepIntent, step: tuple[Any, ...]) -> None:
         node, action, operation, attempt, digest = step[:5]
         self._world.say(f"{ref}", f"sends {action} {node} op{operation}.{attempt} {digest[:4]} ({batch})")
-        if graph.sent.setdefault((node, operation, attempt), batch) != batch:
-            self._fail(
-                f"{ref}: {node} op{operation}.{attempt} was sent before, as {graph.sent[node, operation, attempt]}"
-            )
+        if graph.sent.setdefault((operation, attempt), batch) != batch:
+            self._fail(f"{ref}: {node} op{operation}.{attempt} was sent before, as {graph.sent[operation, attempt]}")
         meant = (action, intent.type, digest)
-        if graph.meant.setdefault((node, operation), meant) != meant:
-            self._fail(f"{ref}: {node} op{operation} was for {graph.meant[node, operation]}, and is now for {meant}")
+        if graph.meant.setdefault(operation, meant) != meant:
+            self._fail(f"{ref}: {node} op{operation} was for {graph.meant[operation]}, and is now for {meant}")
         for other, open_ in graph.batches.items():
             for theirs in open_.steps:
                 if other != batch and theirs[0] == node and not self._ended(ref, open_.type, theirs):
@@ -219,6 +220,9 @@ class Watcher:
                 self._fail(f"{ref}: {node} is removed although it is desired")
             if not self._execute("HEXISTS", keys.gone(ref), gone_field((node, intent.type))):
                 self._fail(f"{ref}: {node} ({intent.type}) is removed, but has no tombstone")
+            key = self._key_of_grave(ref, node, intent.type)
+            if self.name_of((ref, key, intent.type)):
+                self._fail(f"{ref}: {node} ({key}) is removed, but desired as {self.name_of((ref, key, intent.type))}")
             return
         if row is None or winner is None:
             self._fail(f"{ref}: {node} is provisioned after its removal")
@@ -240,8 +244,9 @@ class Watcher:
         digest = graph.owners.form(target, winner[1])
         if record is None or record.status is not Status.PRESENT or record.digest != digest:
             self._fail(f"{ref}: {node} is sent before its dependency {target}: {record}")
-        thing = self._world.things.there.get((ref, target, winner[1].type))
-        if winner[1].type in BUILT_IN_TYPES or (ref, target, winner[1].type) in self._world.things.disturbed:
+        key = (ref, key_in(winner[1].spec, target), winner[1].type)
+        thing = self._world.things.there.get(key)
+        if winner[1].type in BUILT_IN_TYPES or key in self._world.things.disturbed:
             return
         if thing is None or thing.digest != digest:
             self._fail(f"{ref}: {node} is sent, but its dependency {target} is not there: {thing}")
@@ -253,13 +258,71 @@ class Watcher:
         records = [_record(raw) for raw in rows if raw is not None]
         return any((r.operation, r.attempt) >= (operation, attempt) for r in records)
 
-    def wants(self, ref: GraphRef, node: str, kind: str, action: Action) -> bool:
-        """Whether a form of a node is desired, or (for its removal) has been removed and not forgotten."""
-        row = self._row(ref, node)
-        winner = row.winner() if row is not None else None
-        if action is Action.DEPROVISION:
-            return bool(self._execute("HEXISTS", keys.gone(ref), gone_field((node, kind))))
-        return winner is not None and winner[1].type == kind
+    # ---- names and things
+
+    def wants(self, key: Key, action: Action) -> bool:
+        """Whether a thing is desired, or (for its removal) has been removed and not forgotten."""
+        if action is not Action.DEPROVISION:
+            return bool(self.name_of(key))
+        graves = self.graphs[key[0]].owners.gone
+        return any(kind == key[2] and self._key_of_grave(key[0], node, kind) == key[1] for node, kind in graves)
+
+    def name_of(self, key: Key) -> str:
+        """The node that a thing is desired as; "" for none."""
+        for node, row in self.graphs[key[0]].owners.rows.items():
+            winner = row.winner()
+            if winner is not None and winner[1].type == key[2] and key_in(winner[1].spec, node) == key[1]:
+                return node
+        return ""
+
+    def busy(self, ref: GraphRef) -> set[str]:
+        """Nodes of things that are there, for which a step may be under way."""
+        graph = self.graphs.get(ref)
+        steps = [(i.type, step) for i in graph.batches.values() for step in i.steps] if graph is not None else []
+        there = {n for key in self._world.things.there if key[0] == ref for n in self.called(key)}
+        return {step[0] for kind, step in steps if step[0] in there and not self._ended(ref, kind, step)}
+
+    def in_trouble(self, ref: GraphRef) -> set[str]:
+        """Nodes about which somebody is asked, or that are held or have failed."""
+        nodes = list(self.graphs[ref].owners.rows) if ref in self.graphs else []
+        found = {node: self.record(ref, node) for node in nodes}
+        return {n for n, rec in found.items() if rec and (rec.gate or rec.approval or rec.hold or rec.failures)}
+
+    def names(self, ref: GraphRef) -> list[str]:
+        """All names that there ever were in a graph."""
+        graph = self.graphs.get(ref)
+        return sorted(graph.owners.keys) if graph is not None else []
+
+    def called(self, key: Key) -> list[str]:
+        """What nodes of a thing have been called."""
+        return sorted(n for n, keys in self.graphs[key[0]].owners.keys.items() if key[1] in keys) or [key[1]]
+
+    def keys(self, ref: GraphRef, name: str) -> set[str]:
+        """The keys of all things that were ever called so."""
+        return self.graphs[ref].owners.keys.get(name, {name})
+
+    def _key_of_grave(self, ref: GraphRef, node: str, kind: str) -> str:
+        return key_in(_tomb(self._execute("HGET", keys.gone(ref), gone_field((node, kind)))).spec, node)
+
+    def _renamed(self, ref: GraphRef, graph: Graph, named: Named) -> None:
+        """When the owner of a graph hears of a rename, all that it knows goes along."""
+        pending = graph.owners.renamed
+        fields = {_text(f) for cmd in named.get("state", ()) if cmd[0] == "HDEL" for f in cmd[2:]} & pending.keys()
+        for old in sorted(fields):
+            new = pending.pop(old)
+            while new in pending and new not in fields:
+                new = pending.pop(new)
+            row, records = self._row(ref, new), graph.records[old]
+            was, winner = records[-1][1] if records else None, row.winner() if row is not None else None
+            if was is None or winner is None or winner[1].type != was.type:
+                continue
+            now = self.record(ref, new)
+            self._world.happened["renamed in the state"] += 1
+            asked = (was.gate, was.approval) != (None, None)
+            same = now is not None and _history(now) == _history(was)
+            lost = asked and same and now is not None and (now.gate, now.approval) == (None, None)
+            if now is None or lost or now.operation < was.operation or now.request < was.request:
+                self._fail(f"{ref}: {old} became {new}, but {was} became {now}")
 
     def _row(self, ref: GraphRef, node: str) -> Row | None:
         raw = self._execute("HGET", keys.node(ref), node)
@@ -382,6 +445,11 @@ def _since(records: list[tuple[int, Record | None]], began: int) -> list[Record 
     """What a record was when a transaction began, and everything that it became since."""
     before = [record for at, record in records if at <= began][-1:] or [None]
     return before + [record for at, record in records if at > began]
+
+
+def _history(record: Record) -> tuple[object, ...]:
+    """What changes with everything that happens to a node."""
+    return record.operation, record.attempt, record.request, record.round, record.refused, record.status
 
 
 def _plain(counts: NodeCounts) -> dict[str, tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from holdfast_model.errors import HoldfastError, Invalid, Problem, Temporary, Un
 from holdfast_model.names import GraphRef
 from holdfast_model.phases import Standing
 from holdfast_model.reconciler import Ended
+from holdfast_model.renames import Rename
 from holdfast_model.staging import decode_standings
 from holdfast_model.targeting import Target
 from holdfast_model.work_items import CreateReply
@@ -30,7 +31,7 @@ from .compiling import Compiled, Compiler, aside
 from .effects import ITEM_TIMEOUT, creation, ended
 from .pending import APPROVE, Pending, asked_about, decode_pending, question
 from .planning import Intake, Place, RedeliveredError
-from .renaming import check_renames
+from .renaming import Judged, check_renames
 from .settings import PlannerSettings
 
 log = logging.getLogger("holdfast.planner")
@@ -121,6 +122,7 @@ class Admission:
         """Compile, declare, commit; or keep the document until its domains run, or until a person agrees to what it
         removes (``consent``: somebody did). Raises Invalid, RedeliveredError.
         """
+        judged: Mapping[Rename, Judged] = {}
         intake = intake_of(ref, blueprint, place, message_id)
         if consent is not None:
             intake = msgspec.structs.replace(intake, consent=frozenset(consent.removes))
@@ -137,10 +139,10 @@ class Admission:
             del blueprint
             intake, weight = declaring(intake, compiled), compiled.weight
             placed, _ = await self.foresee(intake)
-            await self.check_renames(placed)
+            judged = await self.check_renames(placed)
         answered = consent.request if consent is not None else ""
         ids = [self._new_id() for _ in range(5)]
-        change = AdmissionChange(intake, document, self._clock(), ids, self._limits, answered)
+        change = AdmissionChange(intake, document, self._clock(), ids, self._limits, answered, judged)
         op = f"bp:{place.created}:{place.number}:{intake.owner}{answered and f':{answered}'}"
         await self._store.commit(
             ref, Op(op, f"blueprint:{intake.owner}", message_id), change, weight=weight, alone=True
@@ -171,11 +173,11 @@ class Admission:
         await aside(lambda of: planning.try_phases(graph, of, standing), placed, len(graph))
         return placed, standing
 
-    async def check_renames(self, intake: Intake) -> None:
-        """Raises Invalid where a domain would not find a renamed thing under its new name."""
+    async def check_renames(self, intake: Intake) -> Mapping[Rename, Judged]:
+        """The renames of an intake. Raises Invalid where a domain would not find a thing under its new name."""
         graph = await self._store.refresh(intake.ref)
-        if pairs := planning.renames(graph, intake):
-            await check_renames(self._bus, self._store, self._catalog, self._settings, graph, intake, pairs)
+        pairs = planning.renames(graph, intake)
+        return await check_renames(self._bus, self._store, self._catalog, self._settings, graph, intake, pairs)
 
     async def _wait(self, intake: Intake, document: bytes, missing: Sequence[str]) -> None:
         for domain in missing:

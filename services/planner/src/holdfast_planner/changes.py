@@ -7,7 +7,8 @@ waits, ladders), so each must be committed alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from holdfast_model.errors import Invalid, Problem
 from holdfast_model.manifest import Ladder, OwnedLadder
 from holdfast_model.names import GraphRef
 from holdfast_model.reconciler import CloseIntent, ItemIntent
+from holdfast_model.renames import Rename
 from holdfast_model.staging import decode_standings
 from holdfast_store import keys
 from holdfast_store.bulk import hash_cmds
@@ -30,6 +32,7 @@ from .inbox import entry_fields
 from .pending import Pending, Waiting, asking, decode_waiting, missing_domains, question, withdrawal
 from .phasing import phase_cmds
 from .planning import META_COMPILED, META_DOMAINS, META_PHASE, Admitted, Floor, Intake, Place, TooMuchError
+from .renaming import Judged, check_judged, flying_in
 
 KEPT_DOCUMENT = 1_000_000
 """Bytes up to which a blueprint is kept as it was published, so that people and tools can build on it."""
@@ -52,22 +55,26 @@ class AdmissionChange:
     """An intake as a change of the graph: declared, or, if it would remove too much, kept until a person agrees.
 
     ``document``: what is kept then. ``ids``: five ids never used before. ``answered``: the request by which a person
-    agreed already.
+    agreed already. ``judged``: the renames that domains go along with.
     """
 
     def __init__(
-        self, intake: Intake, document: bytes, now: float, ids: Sequence[str], limits: Limits, answered: str = ""
-    ) -> None:
+        self, intake: Intake, document: bytes, now: float, ids: Sequence[str], limits: Limits, answered: str = "",
+        judged: Mapping[Rename, Judged] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.intake = intake
         self._document = document
         self._now = now
         self._ids = ids
         self._limits = limits
         self._answered = answered
+        self._judged = judged
+        self._absent = [source for (source, _), found in judged.items() if found.known is not None]
 
     @property
     def watch(self) -> Sequence[str]:
-        return ()
+        """No step may be sent meanwhile for what is renamed because there is nothing of it yet."""
+        return (keys.turn(self.intake.ref),) if self._absent else ()
 
     @property
     def reads(self) -> Sequence[Cmd]:
@@ -78,6 +85,7 @@ class AdmissionChange:
             _waiting_of(ref, owner),
             ("HGET", keys.meta(ref), META_PHASE),
             *([("HGETALL", keys.meta(ref))] if self.intake.everything else []),
+            *([("HGETALL", keys.todo(ref)), ("HMGET", keys.state(ref), *self._absent)] if self._absent else []),
         ]
 
     def apply(self, graph: DesiredGraph, reads: list[Any]) -> Extra:
@@ -90,6 +98,7 @@ class AdmissionChange:
         waiting = _read_waiting(intake.owner, reads[1])
         _check_floors(intake, owner_floor, everything, waiting)
         waiting = {owner: old for owner, old in waiting.items() if not old.place > intake.sequence}
+        self._check_renames(graph, reads)
         mark, before = graph.mark(), len(graph)
         warnings = planning.warned(graph, intake)
         change = planning.declare(graph, intake)
@@ -126,6 +135,13 @@ class AdmissionChange:
             mutations=[{"kind": "DELETE" if intake.delete else "DECLARE", **told, **lists}],
             value=Admitted(version, change.added, change.updated, change.removed),
         )
+
+    def _check_renames(self, graph: DesiredGraph, reads: list[Any]) -> None:
+        """Raises Invalid, or Temporary where domains have to be asked (again)."""
+        todo, records = reads[-2:] if self._absent else ({}, ())
+        known = {source: raw or b"" for source, raw in zip(self._absent, records, strict=True)}
+        flying = flying_in({field.decode(): raw for field, raw in todo.items()})
+        check_judged(graph, planning.renames(graph, self.intake), self._judged, known, flying)
 
     def _keep_document(self, owners: Iterable[str]) -> list[Cmd]:
         """``owners``: of whom something was ever admitted."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
 from holdfast_bus import Bus
 from holdfast_bus.asking import ask_domain
 from holdfast_model.desired import DesiredGraph
-from holdfast_model.errors import HoldfastError, Invalid, Problem
+from holdfast_model.errors import HoldfastError, Invalid, Problem, Temporary
 from holdfast_model.messages import Observation, ObserveItem, ObserveReply, ObserveRequest, Status
 from holdfast_model.names import GraphRef
 from holdfast_model.reconciler import Record, StepIntent, TypeInfo
@@ -25,7 +25,20 @@ from .planning import Intake
 from .settings import PlannerSettings
 from .writing import decode_intent
 
+AGAIN = 0.2
+"""Seconds after which a blueprint is taken in again of which something has changed while domains were asked."""
 _AT_ONCE = 200
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A rename with which a domain goes along: it holds for what was declared then (``digest``), and, where there was
+    nothing to be lost, as long as nothing was made since (``known``: the record, as stored; None = something is there).
+    """
+
+    digest: str
+    known: bytes | None = None
+
+
 _observed = msgspec.json.Decoder(ObserveReply).decode
 _record = msgspec.json.Decoder(Record).decode
 _MISSING = Observation(Status.UNKNOWN, detail="the observer did not report it")
@@ -34,12 +47,14 @@ _MISSING = Observation(Status.UNKNOWN, detail="the observer did not report it")
 async def check_renames(
     bus: Bus, store: GraphStore, catalog: Catalog, settings: PlannerSettings, graph: DesiredGraph, intake: Intake,
     pairs: Sequence[Rename],
-) -> None:  # fmt: skip
+) -> dict[Rename, Judged]:  # fmt: skip
     """Raises Invalid, with the place of every rename that a domain does not go along with."""
+    judged: dict[Rename, Judged] = {}
     place = {move: i for i, move in enumerate(intake.moved)}
+    nodes = {pair: graph.nodes[pair[0]] for pair in pairs}  # now: while domains are asked, the graph changes
     by_type: dict[str, list[Rename]] = {}
     for pair in pairs:
-        by_type.setdefault(graph.nodes[pair[0]].type, []).append(pair)
+        by_type.setdefault(nodes[pair].type, []).append(pair)
     problems: list[Problem] = []
 
     def refuse(pair: Rename, text: str) -> None:
@@ -54,7 +69,9 @@ async def check_renames(
             continue
         for at in range(0, len(renames), _AT_ONCE):
             part = renames[at : at + _AT_ONCE]
-            forms = await _forms(store, graph, part)
+            (records,) = await store.kv.run(("HMGET", keys.state(intake.ref), *(source for source, _ in part)))
+            known = {pair: raw or b"" for pair, raw in zip(part, records, strict=True)}
+            forms = _forms({pair: nodes[pair] for pair in part}, known)
             limit = max(settings.observe_timeout, info.timeout + 5.0)
             old, new = await asyncio.gather(
                 *(
@@ -67,29 +84,50 @@ async def check_renames(
                 seen = (old.get(pair[0], _MISSING), new.get(pair[1], _MISSING))
                 if why := judge(pair, kind, *seen, in_flight=pair[0] in flying):
                     refuse(pair, why)
+                absent = seen[1].status is Status.ABSENT
+                judged[pair] = Judged(nodes[pair].digest, known[pair] if absent else None)
+            judged |= {pair: Judged(nodes[pair].digest, known[pair]) for pair in part if pair not in forms}
     if problems:
         raise Invalid(f"a node cannot be renamed: {problems[0].message}", problems)
+    return judged
 
 
-async def _forms(store: GraphStore, graph: DesiredGraph, renames: Sequence[Rename]) -> dict[Rename, Node]:
-    """What is declared under the old names, references resolved; without those of which nothing can be there yet."""
-    nodes = {pair: graph.nodes[pair[0]] for pair in renames}
-    referring = [pair for pair, node in nodes.items() if node.refs]
-    if referring:
-        (raws,) = await store.kv.run(("HMGET", keys.state(graph.ref), *(source for source, _ in referring)))
-        for pair, raw in zip(referring, raws, strict=True):
-            rec = _record(raw) if raw is not None else Record()
-            form, missing = resolved(nodes[pair], rec.refs, rec.known)
-            if missing:
-                del nodes[pair]
-            else:
-                nodes[pair] = form
-    return nodes
+def check_judged(
+    graph: DesiredGraph, pairs: Sequence[Rename], judged: Mapping[Rename, Judged],
+    known: Mapping[str, bytes], flying: Collection[str],
+) -> None:  # fmt: skip
+    """Raises Temporary where domains have not been asked about just these renames of what is declared now. ``known``:
+    the records, as stored, of those of which nothing was there; ``flying``: nodes for which a step may be under way.
+    """
+    for source, target in pairs:
+        found = judged.get((source, target))
+        same = found is not None and found.digest == graph.nodes[source].digest
+        if found is not None and found.known is not None:
+            same = same and found.known == known.get(source, b"") and source not in flying
+        if not same:
+            text = f"{source!r} has changed since its domain was asked whether it may be called {target!r}"
+            raise Temporary(text, retry_after=AGAIN)
+
+
+def _forms(nodes: dict[Rename, Node], known: Mapping[Rename, bytes]) -> dict[Rename, Node]:
+    """These with their references resolved; without those of which nothing can be there yet."""
+    found: dict[Rename, Node] = {}
+    for pair, node in nodes.items():
+        rec = _record(known[pair]) if known[pair] and node.refs else Record()
+        form, missing = resolved(node, rec.refs, rec.known)
+        if not missing:
+            found[pair] = form
+    return found
 
 
 async def _in_flight(store: GraphStore, ref: GraphRef) -> frozenset[str]:
     """Nodes for which a step may be under way."""
-    intents = [decode_intent(field, raw) for field, raw in (await store.todo(ref)).items()]
+    return flying_in(await store.todo(ref))
+
+
+def flying_in(todo: Mapping[str, bytes]) -> frozenset[str]:
+    """Nodes for which open intents say that a step may be under way."""
+    intents = [decode_intent(field, raw) for field, raw in todo.items()]
     return frozenset(step[0] for intent in intents if isinstance(intent, StepIntent) for step in intent.steps)
 
 
