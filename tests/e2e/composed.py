@@ -31,7 +31,7 @@ class Composed:
         self.port = port
         self.project = f"holdfast-{uuid.uuid4().hex[:8]}"
 
-    def run(self, *arguments: str, limit: float = 120.0) -> str:
+    def run(self, *arguments: str, limit: float = 240.0) -> str:
         """One Compose command; its output is in the error when it fails."""
         done = subprocess.run(
             [*self.command, "-p", self.project, *arguments],
@@ -55,19 +55,19 @@ class Composed:
         """SIGKILL to a service's containers, then start them again."""
         for container in self.containers(service):
             for verb in ("kill", "start"):
-                subprocess.run(["docker", verb, container], capture_output=True, timeout=60, check=True)
+                subprocess.run(["docker", verb, container], capture_output=True, timeout=180, check=True)
 
     def remove(self) -> None:
         """Containers, networks, volumes, and what the containers' user wrote into the data folder."""
-        self.run("down", "-v", "--remove-orphans", "-t", "5", limit=180)
+        self.run("down", "-v", "--remove-orphans", "-t", "5", limit=300)
         clean = ("run", "--rm", "-v", f"{self.data}:/d", "redis:8.2-alpine", "sh", "-c", "rm -rf /d/*")
-        subprocess.run(["docker", *clean], capture_output=True, timeout=60, check=True)
+        subprocess.run(["docker", *clean], capture_output=True, timeout=180, check=True)
 
     def health(self, container: str) -> str:
         """``healthy``, ``starting``, ``unhealthy`` or ``none``."""
         form = "{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}"
         done = subprocess.run(
-            ["docker", "inspect", "-f", form, container], capture_output=True, text=True, timeout=30, check=True
+            ["docker", "inspect", "-f", form, container], capture_output=True, text=True, timeout=120, check=True
         )
         return done.stdout.strip()
 

@@ -15,7 +15,7 @@ import pytest
 
 from .composed import SERVICES, Composed, Listener, connect, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
 SAMPLE = Path(__file__).resolve().parents[2] / "deploy" / "sample"
 REGIONS = {
@@ -27,7 +27,7 @@ REGIONS = {
 
 @pytest.fixture(scope="module")
 def system(compose_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
-    """Built, started and healthy within a minute; removed with its volumes at the end."""
+    """Built, started and healthy; removed with its volumes at the end."""
     data = tmp_path_factory.mktemp("data")
     composed = Composed(compose_command, data, 4222)
     composed.run("build", limit=800)
@@ -35,7 +35,7 @@ def system(compose_command: list[str], tmp_path_factory: pytest.TempPathFactory)
         probe.bind(("127.0.0.1", 0))
         composed.port = int(probe.getsockname()[1])
     try:
-        composed.run("up", "-d", limit=180)
+        composed.run("up", "-d", limit=400)
         asyncio.run(_healthy(composed))
         yield composed
     finally:
@@ -47,7 +47,7 @@ async def _healthy(composed: Composed) -> None:
         return not await asyncio.to_thread(composed.unhealthy)
 
     try:
-        await until("every container is healthy", healthy, 90)
+        await until("every container is healthy", healthy, 180)
     except AssertionError as error:
         raise AssertionError(f"{error}; not healthy: {composed.unhealthy()}\n{composed.logs()}") from error
 
@@ -78,7 +78,7 @@ async def _item(user: Listener, graph: str, ref: str) -> dict[str, Any]:
         found[:] = [i for i in reply.get("items", []) if f":{ref}:" in i["callerRef"]]
         return bool(found)
 
-    await _until(user, graph, f"somebody is asked about {ref}", asked, 90)
+    await _until(user, graph, f"somebody is asked about {ref}", asked, 180)
     return found[0]
 
 
@@ -115,7 +115,7 @@ async def _published(system: Composed, user: Listener, folder: str, wanted: dict
         converged = any(g["graph"] == folder and g["status"] == "converged" for g in reply.get("graphs", []))
         return converged and _report(system, folder) == wanted
 
-    await _until(user, folder, "converged with the right report", right, 120)
+    await _until(user, folder, "converged with the right report", right, 180)
 
 
 def test_nats_is_published_on_this_machine_only_and_redis_not_at_all(system: Composed) -> None:
@@ -181,7 +181,7 @@ def _started(system: Composed) -> dict[str, str]:
 
 
 async def test_more_provisioners_and_planners_share_the_work(system: Composed, user: Listener) -> None:
-    system.run("up", "-d", "--no-build", "--scale", "provisioner-pipeline=3", "--scale", "planner=2", limit=180)
+    system.run("up", "-d", "--no-build", "--scale", "provisioner-pipeline=3", "--scale", "planner=2", limit=400)
 
     assert (len(system.containers("provisioner-pipeline")), len(system.containers("planner"))) == (3, 2)
     await _healthy(system)
@@ -189,7 +189,7 @@ async def test_more_provisioners_and_planners_share_the_work(system: Composed, u
     await _publish(user, "scaled", _blueprint("scaled"))
     await _decide(user, await _item(user, "scaled", "report"), "approve")
     await _published(system, user, "scaled", REGIONS)
-    system.run("up", "-d", "--no-build", "--scale", "provisioner-pipeline=1", "--scale", "planner=1", limit=180)
+    system.run("up", "-d", "--no-build", "--scale", "provisioner-pipeline=1", "--scale", "planner=1", limit=400)
 
 
 @pytest.mark.parametrize("service", SERVICES)

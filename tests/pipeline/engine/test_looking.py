@@ -235,7 +235,7 @@ def test_speed_and_rows_are_part_of_what_is_observed(kept: World, shop: Shop) ->
         info = kept.provision(node, spec).observation.info
         assert info is not None
         assert info["rows"] == 6
-        assert 5 <= float(str(info["seconds"])) < 60
+        assert 5 <= float(str(info["seconds"])) < 300  # what a test may take
         assert info["rows_per_second"] in (0, 1)
 
 

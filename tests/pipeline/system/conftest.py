@@ -28,7 +28,8 @@ SETTLE = "0.2"
 class User:
     """One tenant: its folder, and what a plain NATS client of it hears and says.
 
-    An event that is published again (its service ended before it could note that it had published it) is heard once.
+    An event or a batch of steps that is published again (its service ended before it could note that it had published
+    it) is heard once.
     """
 
     def __init__(self, client: Client, tenant: str, data: Path, warehouse: Path) -> None:
@@ -52,7 +53,8 @@ class User:
 
         async def hear_steps(message: Any) -> None:
             batch = json.loads(message.data)
-            if batch["tenant"] == self.tenant:
+            if batch["tenant"] == self.tenant and batch["batch"] not in self._ids:
+                self._ids.add(batch["batch"])
                 self.steps += [(batch["graph"], step["action"], step["node"]) for step in batch["steps"]]
 
         for family in ("graph", "node", "fault", "workitem"):
@@ -69,7 +71,7 @@ class User:
     async def publish(self, blueprint: object, graph: str = GRAPH) -> int:
         """Publish a blueprint (bytes as they are, anything else as JSON); returns its sequence."""
         body = blueprint if isinstance(blueprint, bytes) else json.dumps(blueprint).encode()
-        ack = await self.client.jetstream(timeout=10).publish(f"blueprint.{self.tenant}.{graph}", body)
+        ack = await self.client.jetstream(timeout=LIMIT).publish(f"blueprint.{self.tenant}.{graph}", body)
         self.published[graph] = ack.seq
         return ack.seq
 

@@ -12,6 +12,7 @@ from holdfast_bus import Bus, BusSettings, StreamSettings
 from holdfast_bus.setup import ensure
 
 from .servers import NatsServer, RedisServer, Server, ServerMissingError, start_nats, start_redis
+from .waiting import LIMIT
 from .wiping import wipe_nats, wipe_redis
 
 S = TypeVar("S", NatsServer, RedisServer)
@@ -41,7 +42,7 @@ async def nats_streams(nats_url: str) -> str:
     """The session's NATS server, wiped, with every stream and consumer of the set-up job."""
     client = await nats.connect(nats_url)
     try:
-        await ensure(client.jetstream(timeout=10), StreamSettings(max_bytes=64 * 1024 * 1024))
+        await ensure(client.jetstream(timeout=LIMIT), StreamSettings(max_bytes=64 * 1024 * 1024))
     finally:
         await client.close()
     return nats_url

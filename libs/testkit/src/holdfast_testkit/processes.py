@@ -87,7 +87,7 @@ class ServiceProcess:
         """End it as a crash or the kernel would (SIGKILL)."""
         await self._signal(signal.SIGKILL, 5.0)
 
-    async def stop(self, within: float = 30.0) -> int:
+    async def stop(self, within: float = LIMIT) -> int:
         """SIGTERM, then SIGKILL after ``within`` seconds; the exit code."""
         await self._signal(signal.SIGTERM, within)
         return self.returncode if self.returncode is not None else -1

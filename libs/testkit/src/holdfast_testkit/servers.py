@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from .waiting import STARTING
+from .waiting import LIMIT, STARTING
 
 
 class ServerMissingError(Exception):
@@ -122,7 +122,7 @@ class BinaryServer(Server):
         else:
             process.terminate()
         try:
-            process.wait(10)
+            process.wait(LIMIT)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)

@@ -13,7 +13,7 @@ from holdfast_bus import StreamSettings
 from holdfast_bus.setup import ensure
 
 from .processes import ServiceProcess
-from .waiting import STARTING
+from .waiting import LIMIT, STARTING
 
 SERVICES: Mapping[str, str] = {
     "fault-policy": "holdfast_fault_policy",
@@ -71,7 +71,7 @@ class System:
         """Run the set-up job and start everything; returns when all are ready."""
         client = await nats.connect(self.nats_url)
         try:
-            await ensure(client.jetstream(timeout=10), self._streams)
+            await ensure(client.jetstream(timeout=LIMIT), self._streams)
         finally:
             await client.close()
         await asyncio.gather(*(p.start(within=within) for p in self.processes.values()))

@@ -42,7 +42,7 @@ class Told:
 
     async def report(self, graph: str, **body: Any) -> None:
         """Say that nodes changed outside."""
-        await self.client.jetstream().publish(f"state.{self.tenant}.{graph}", json.dumps(body).encode())
+        await self.client.jetstream(timeout=LIMIT).publish(f"state.{self.tenant}.{graph}", json.dumps(body).encode())
 
     def of(self, subject: str) -> list[dict[str, Any]]:
         """Data of the events on a subject so far."""
@@ -62,7 +62,9 @@ class Told:
         """Publish a blueprint; returns its sequence."""
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         headers = {"Nats-Msg-Id": msg_id} if msg_id else None
-        ack = await self.client.jetstream().publish(f"blueprint.{self.tenant}.{graph}", body, headers=headers)
+        ack = await self.client.jetstream(timeout=LIMIT).publish(
+            f"blueprint.{self.tenant}.{graph}", body, headers=headers
+        )
         return ack.seq
 
     async def ask(self, verb: str, service: str = "planner", **body: Any) -> dict[str, Any]:
