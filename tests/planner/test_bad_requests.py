@@ -41,3 +41,12 @@ async def test_what_is_no_request_at_all_is_answered(system: System, told: Told)
         for body in (b"null", b"[]", b"42", b"{", b"\xff"):
             reply = await told.client.request(f"rpc.planner.{verb}", body, timeout=30)
             assert json.loads(reply.data)["error"]["code"] == "invalid", (verb, body)
+
+
+@pytest.mark.parametrize(("wrong", "place"), [({"instance": ""}, "/instance"), ({"slots": {"odd": -5}}, "/slots/odd")])
+async def test_an_instance_that_cannot_be_is_refused(
+    system: System, told: Told, tenant: str, wrong: dict[str, Any], place: str
+) -> None:
+    said = {"manifest": {"domain": tenant, "version": "1", "types": []}, "instance": "i", "slots": {}, **wrong}
+    reply = await told.client.request("rpc.planner.announce", json.dumps(said).encode(), timeout=30)
+    assert [p["path"] for p in json.loads(reply.data)["error"]["paths"]] == [place]

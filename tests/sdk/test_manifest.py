@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from holdfast_model.errors import Invalid
-from holdfast_model.manifest import Backoff, Ladder, Manifest, NodeType, Rung
+from holdfast_model.manifest import Backoff, Ladder, Manifest, NodeType, Rung, check_manifest
 from holdfast_sdk import PENDING, Changed, Context, Domain, Node, Ref, Review, Reviewed, State
 from holdfast_sdk.domain import parse_rate
 
@@ -107,6 +107,27 @@ def test_a_resync_below_a_second_is_refused() -> None:
     with pytest.raises(Invalid) as refused:
         type_of(Full, resync="10ms")
     assert refused.value.problems[0].path == "/types/0/resync"
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({"resync": 1e300}, "resync"),
+        ({"search": 1e300}, "search"),
+        ({"timeout": 1e300}, "timeout"),
+        ({"rate": -1.0}, "rate"),
+        ({"backoff": Backoff(0.0, 1.0)}, "backoff/base"),
+        ({"backoff": Backoff(2.0, 1.0)}, "backoff/cap"),
+        ({"backoff": Backoff(1.0, 1e300)}, "backoff/cap"),
+        ({"outcomes": {"odd": ["yes", ""]}}, "outcomes/odd"),
+        ({"outcomes": {"odd": ["yes", "yes"]}}, "outcomes/odd"),
+    ],
+)
+def test_what_no_planner_could_follow_is_refused_with_its_place(options: dict[str, Any], place: str) -> None:
+    """However the manifest was written: an announcement need not come from here."""
+    with pytest.raises(Invalid) as refused:
+        check_manifest(Manifest("d", "1", [NodeType("thing", **options)]))
+    assert [p.path for p in refused.value.problems] == [f"/types/0/{place}"]
 
 
 def test_built_in_types_cannot_be_claimed() -> None:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jsonschema_rs
 import msgspec
 
 from .errors import Invalid, Problem
+from .json_schemas import compile_schema
 from .messages import NodeDeclaration
 from .mutations import UpdateNode
 from .names import AI_REVIEW
@@ -78,8 +78,8 @@ def check_spec(spec: msgspec.Raw, schema: dict[str, Any] | None) -> None:
     if schema is None or b'"$ref"' in bytes(spec):
         return
     try:
-        validator = jsonschema_rs.validator_for(schema)
-    except (jsonschema_rs.ValidationError, ValueError):
+        validator = compile_schema(schema)
+    except ValueError:
         return  # its domain checks again
     found = [(pointer_to(e.instance_path), e.message) for e in validator.iter_errors(msgspec.json.decode(spec))]
     if found:

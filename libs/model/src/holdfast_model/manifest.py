@@ -10,6 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
+from .durations import LONGEST
 from .errors import Invalid, Problem
 from .names import BUILT_IN_TYPES, check_label, check_type
 
@@ -220,6 +221,19 @@ def check_manifest(manifest: Manifest) -> None:
             wrong(f"{at}/search", f"search of {t.name!r} is {t.search:g} s; at least PT1S")
         if t.timeout <= 0:
             wrong(f"{at}/timeout", "timeout must be positive")
+        spans = {"resync": t.resync, "search": t.search, "timeout": t.timeout}
+        for field, seconds in {**spans, "backoff/base": t.backoff.base, "backoff/cap": t.backoff.cap}.items():
+            if seconds > LONGEST:
+                wrong(f"{at}/{field}", f"{seconds:g} s is too long for a duration; at most 100 years")
+        if t.rate < 0:
+            wrong(f"{at}/rate", "a rate is not negative; 0 is no limit")
+        if t.backoff.base <= 0:
+            wrong(f"{at}/backoff/base", "the first pause must be positive, or failures follow upon each other")
+        if t.backoff.cap < t.backoff.base:
+            wrong(f"{at}/backoff/cap", "the longest pause must not be shorter than the first one")
+        for reason, names in t.outcomes.items():
+            if not all(names) or len(set(names)) < len(names):
+                wrong(f"{at}/outcomes/{reason}", f"the outcomes of {reason!r} need names, each another one")
         if t.batch < 1 or t.concurrency < 1:
             wrong(at, "batch and concurrency must be at least 1")
         if t.adopt_orphans not in ("report", "remove"):

@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import cel
-import jsonschema_rs
 import msgspec
 
 from .errors import Invalid, Problem
+from .json_schemas import compile_schema
 from .work_items import CreateWorkItem, PermittedOutcome, WorkItem, WorkItemCommand
 from .work_items_access import Actor
 
@@ -102,14 +102,14 @@ def _json_or_text(payload: str) -> Any:
 
 def _schema_error(schema: dict[str, Any]) -> str:
     try:
-        jsonschema_rs.validator_for(schema)
-    except (jsonschema_rs.ValidationError, ValueError) as error:
+        compile_schema(schema)
+    except ValueError as error:
         return f"not a JSON Schema: {str(error).splitlines()[0]}"
     return ""
 
 
 def _violations(schema: dict[str, Any], value: Any, at: str) -> list[Problem]:
-    validator = jsonschema_rs.validator_for(schema)
+    validator = compile_schema(schema)
     return [
         Problem(at + "".join(f"/{part}" for part in error.instance_path), error.message)
         for error in validator.iter_errors(value)

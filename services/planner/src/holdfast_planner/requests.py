@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Raw
 
 from holdfast_model.blueprint import DEFAULT_OWNER
+from holdfast_model.errors import Invalid, Problem
+from holdfast_model.manifest import Announcement
 from holdfast_model.names import GraphRef, graph_ref
 
 Limit = Annotated[int, msgspec.Meta(ge=1)]
@@ -116,3 +118,13 @@ class Anything(msgspec.Struct, frozen=True):
     """domains: nothing is needed, not even a body."""
 
     tenant: str = ""
+
+
+def check_announcement(announcement: Announcement) -> None:
+    """Raises Invalid for an instance without a name, or one that holds less than nothing."""
+    problems = [] if announcement.instance else [Problem("/instance", "an instance needs a name")]
+    for queue, slots in announcement.slots.items():
+        if slots < 0:
+            problems.append(Problem(f"/slots/{queue}", f"{slots} slots; at least 0"))
+    if problems:
+        raise Invalid(f"the announcement of {announcement.manifest.domain!r} is not valid", problems)

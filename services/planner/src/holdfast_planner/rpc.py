@@ -378,6 +378,7 @@ class PlannerRpc:
     async def announce(self, body: bytes) -> AnnounceReply:
         """A domain's instance is there (or leaves). Raises Invalid for a manifest that cannot be taken in."""
         announcement = _announcement(body)
+        requests.check_announcement(announcement)
         newest = await self._domains.announce(announcement)
         manifest = announcement.manifest
         queues = [t.name for t in manifest.types] + ([AI_REVIEW] if manifest.reviews else [])

@@ -8,6 +8,7 @@ import jsonschema_rs
 import msgspec
 
 from holdfast_model.errors import Invalid, Problem
+from holdfast_model.json_schemas import compile_schema
 from holdfast_model.messages import NodeDeclaration
 from holdfast_model.plain import Unreadable, plain
 from holdfast_model.references import find, pointer_of
@@ -60,7 +61,7 @@ class SpecSchemas:
             if len(self._compiled) > 1000:
                 self._compiled.clear()
             try:
-                self._compiled[key] = jsonschema_rs.validator_for(schema)
-            except (jsonschema_rs.ValidationError, ValueError):
+                self._compiled[key] = compile_schema(schema)
+            except ValueError:
                 self._compiled[key] = None
         return self._compiled[key]
