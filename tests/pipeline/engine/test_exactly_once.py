@@ -17,9 +17,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from holdfast_model.errors import Permanent, Temporary
 from holdfast_model.messages import Status
-from holdfast_pipeline import specs
+from holdfast_pipeline import specs, tables
 from holdfast_pipeline.engine import Engine
-from holdfast_pipeline.tables import KEY, Table, assert_types, write
+from holdfast_pipeline.tables import KEY, Table, assert_types, repeated, write
 from holdfast_pipeline.tasks import Context
 
 from .conftest import COUNTRIES, GOOD, Shop, World
@@ -98,6 +98,38 @@ def test_a_lost_race_against_the_same_content_is_a_success(world: World) -> None
 
     # Then
     assert (table.key, table.version) == ("two", 1)
+
+
+def test_a_version_that_was_committed_on_is_what_it_was_and_takes_no_second_commit(world: World) -> None:
+    folder = world.folder("bronze", "x")
+    first = write(_context(world), folder, None, pl.LazyFrame({"a": [1]}), {KEY: "one"})
+    second = write(_context(world), folder, first, pl.LazyFrame({"b": [2, 3]}), {KEY: "two"})
+    assert [(t.key, t.version, t.rows(), t.scan().collect().columns) for t in (first, second)] == [
+        ("one", 0, 1, ["a"]),
+        ("two", 1, 2, ["b"]),
+    ]
+    for again in (lambda: write(_context(world), folder, first, pl.LazyFrame({"a": [4]}), {KEY: "three"}),
+                  lambda: repeated(_context(world), first, {KEY: "three"})):  # fmt: skip
+        with pytest.raises(Temporary, match="lost a race"):
+            again()
+    assert world.rows("bronze", "x") == [(2,), (3,)]
+
+
+def test_a_file_on_top_has_each_log_read_once(world: World, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    class Counted(DeltaTable):
+        def __init__(self, table: str, *more: object, **options: object) -> None:
+            super().__init__(table, *more, **options)  # type: ignore[arg-type]
+            read.append(Path(table).name)
+
+    world.put("orders/a.csv", GOOD)
+    world.provision("orders-raw", shop.ingestion)
+    world.put("orders/b.csv", "order_id,amount,country\n4,1.00,DE\n")
+    monkeypatch.setattr(tables, "DeltaTable", Counted)
+    world.provision("orders-raw", shop.ingestion)
+    assert sorted(read) == ["orders-raw", "orders-raw__files"]
+    assert world.table("bronze", "orders-raw").rows() == 4
 
 
 def test_two_first_writes_make_one_table(world: World) -> None:

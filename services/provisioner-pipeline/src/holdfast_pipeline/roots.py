@@ -92,13 +92,19 @@ class Roots:
 
     def check(self, root: Path, path: Path, uri: str) -> Path:
         """The real path, if it is inside ``root`` and outside the warehouse; raises Forbidden otherwise."""
-        real = Path(os.path.realpath(path))
-        if not real.is_relative_to(root):
+        found = os.path.realpath(path)
+        real = Path(found)
+        if not _inside(found, root):
             raise Forbidden(f"{uri!r} leads to a place outside the data roots of tenant {self.tenant!r}")
         # One in an object store is apart from every tenant's: the settings see to it.
-        if isinstance(self.warehouse, Path) and real.is_relative_to(self.warehouse):
+        if isinstance(self.warehouse, Path) and _inside(found, self.warehouse):
             raise Forbidden(f"{uri!r} leads into the warehouse, which holds the pipelines' own tables")
         return real
+
+
+def _inside(real: str, folder: Path) -> bool:
+    """Whether a real path is a folder, or below it. As texts: a listing asks for each of its files."""
+    return real == str(folder) or real.startswith(f"{str(folder).rstrip('/')}/")
 
 
 def _path_of(uri: str) -> str:

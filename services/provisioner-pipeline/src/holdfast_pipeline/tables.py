@@ -86,8 +86,6 @@ class Table:
         try:
             address, options = delta_place(folder)
             handle = DeltaTable(address, version=version, storage_options=options)
-            found = handle.version()
-            metadata = handle.metadata()
         except TableNotFoundError:
             if version is not None:
                 raise Temporary(
@@ -104,12 +102,31 @@ class Table:
                 assert_listable(folder)
                 raise Temporary(f"table {folder.name} cannot be read: {plain(e)}") from e
             raise
-        at, commit, foreign = _newest_ours(folder, found)
-        data = int(commit.get(DATA_VERSION, at))
+        return cls._of(folder, handle)
+
+    @classmethod
+    def _of(cls, folder: Location, handle: DeltaTable) -> Table:
+        version, metadata = handle.version(), handle.metadata()
+        at, commit, foreign = _newest_ours(folder, version)
+        data = DataVersion(str(metadata.id), int(commit.get(DATA_VERSION, at)))
         return cls(
-            folder, handle, found, str(metadata.id), metadata.description or "", commit,
-            DataVersion(str(metadata.id), data), foreign,
+            folder, handle, version, str(metadata.id), metadata.description or "", commit, data, foreign
         )  # fmt: skip
+
+    def after_commit(self) -> Table:
+        """The table as it is now, by the same handle: it reads only what came to the log, not all of it again. What
+        this one says of its own version it goes on to say, but nothing can be committed on top of it any more."""
+        _ = self._files, self._schema
+        try:
+            self.handle.update_incremental()
+            return self._of(self.folder, self.handle)
+        except (DeltaError, OSError):
+            return opened(self.folder)
+
+    @property
+    def passed(self) -> bool:
+        """Whether a newer version was committed by this handle."""
+        return self.handle.version() != self.version
 
     @property
     def key(self) -> str:
@@ -126,6 +143,10 @@ class Table:
 
     def schema(self) -> pl.Schema:
         """Column names and types as polars reads them."""
+        return pl.Schema(self._schema)
+
+    @cached_property
+    def _schema(self) -> pl.Schema:
         arrow = ArrowTable.from_batches([], schema=self.handle.schema().to_arrow())
         frame: pl.DataFrame = pl.DataFrame(arrow)
         return frame.schema
@@ -226,6 +247,8 @@ def write(
     properties = CommitProperties(custom_metadata=said, max_commit_retries=0)
     added = [add for add, _ in made]
     columns = Schema.from_arrow(ArrowTable.from_arrow(pl.DataFrame(schema=schema)).schema)
+    if base is not None and base.passed:
+        return _lost_race(folder, metadata)
     try:
         if base is None:
             address, options = delta_place(folder)
@@ -242,7 +265,7 @@ def write(
         if base is None and isinstance(e, DeltaError) and Table.open(folder) is not None:
             return _lost_race(folder, metadata)
         raise Temporary(f"table {name} cannot be written: {plain(e)}") from e
-    return opened(folder)
+    return opened(folder) if base is None else base.after_commit()
 
 
 def _placed(
@@ -285,13 +308,15 @@ def repeated(context: Context, base: Table, metadata: Mapping[str, str]) -> Tabl
     """Commit ``metadata`` on top of ``base``, whose rows stay as they are. Races as in :func:`write`."""
     context.in_time()
     properties = CommitProperties(custom_metadata={**metadata, ADDED: "0"}, max_commit_retries=0)
+    if base.passed:
+        return _lost_race(base.folder, metadata)
     try:
         base.handle.create_write_transaction([], "append", base.handle.schema(), commit_properties=properties)
     except CommitFailedError:
         return _lost_race(base.folder, metadata)
     except Exception as e:
         raise Temporary(f"table {base.folder.name} cannot be written: {plain(e)}") from e
-    return opened(base.folder)
+    return base.after_commit()
 
 
 def _merged(
