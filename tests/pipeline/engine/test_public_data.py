@@ -14,6 +14,7 @@ import pytest
 from holdfast_model.errors import Permanent
 from holdfast_model.messages import Decision, Status
 from holdfast_pipeline import specs
+from holdfast_pipeline.drift import Examination
 from holdfast_pipeline.files import SourceFile
 from holdfast_pipeline.texts import LONGEST, Unreadable, assert_text, encoding_of
 
@@ -108,7 +109,13 @@ def test_what_is_meant_is_taken(
         ("csv", 'id,v\n1,5" x\n'.encode("utf-16"), {"encoding": "utf-16"}, "line 2 has a quote within a value"),
         ("csv", "id,v\n1,x\n".encode("utf-16"), {}, "line 1 begins with the mark of utf-16"),
         ("csv", "id,v\n1,x\n".encode("utf-16-le"), {}, "it holds a NUL; is its encoding UTF-16?"),
-        ("csv", b"PK\x03\x04 and so on", {}, "is packed by zip"),
+        ("csv", b"id,v\n1,x\r\n2,y\r3,z\n", {}, "line 3 holds a carriage return; do some lines end by CR alone?"),
+        ("csv", b"PK\x03\x04 and so on", {}, "is packed by zip, as files of Excel (xlsx) are"),
+        ("csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\x00" * 600, {}, "is a file of Excel or Word, not csv"),
+        ("ndjson", _parquet(a=[1]), {}, "is a parquet file, not ndjson"),
+        ("json", b"%PDF-1.7\n", {}, "is a PDF file, not json"),
+        ("csv", _gz(_gz(b"id\n1\n")), {}, "is packed by gzip twice"),
+        ("csv", _gz(_parquet(a=[1])), {}, "is a parquet file, not csv"),
         ("csv", b"\x28\xb5\x2f\xfd and so on", {}, "is packed by zstd"),
         ("csv", b"\x1f\x8b", {}, "cannot be unpacked"),
         ("csv", _gz(b"id\n1\n")[:-9], {}, "cannot be unpacked"),
@@ -256,6 +263,12 @@ def test_columns_that_only_look_like_declared_ones_are_shown_apart_and_a_rename_
     assert r"missing 'K\xf6ln'; not declared 'Ko\u0308ln'" in seen.detail
     renames = [f["renames"] for f in seen.info["files"]]  # type: ignore[attr-defined]
     assert renames == [{"Ko\u0308ln": "K\u00f6ln"}, {"id ": "id"}]
+
+
+def test_a_name_with_something_unseen_in_it_is_shown_escaped() -> None:
+    """A space of no width is no white space, so that nothing would tell such a name from the declared one."""
+    assert Examination(missing=("id",), extra=("\u200bid",)).text == r"missing id; not declared '\u200bid'"
+    assert Examination(missing=("Köln",), extra=("日本",)).text == "missing Köln; not declared 日本"
 
 
 def test_nested_json_is_kept_as_its_text(world: World) -> None:

@@ -66,7 +66,7 @@ class Examination(msgspec.Struct, frozen=True, omit_defaults=True):
     def _shown(self, name: str) -> str:
         """The name, escaped where it would look like nothing or like another one."""
         others = [n for n in (*self.missing, *self.extra) if n != name]
-        plain = name.strip() == name != "" and alike([name, *others]) is None
+        plain = name.isprintable() and name.strip() == name != "" and alike([name, *others]) is None
         return name if plain else ascii(name)
 
     def renames(self) -> dict[str, str]:

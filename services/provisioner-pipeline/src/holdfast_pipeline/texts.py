@@ -32,6 +32,11 @@ _PACKED = {
     b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4",
     b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", **{b"BZh%d1AY" % n: "bzip2" for n in range(1, 10)},
 }  # fmt: skip
+_OTHERS = {
+    b"\xd0\xcf\x11\xe0": "a file of Excel or Word", b"PAR1\x15": "a parquet file", b"%PDF-": "a PDF file",
+    b"Obj\x01": "an Avro file",
+}  # fmt: skip
+"""Beginnings that no text has."""
 _WIDE = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _SEPARATOR = re.compile(rb'(?i)"?sep=([^\r\n"])"?\r?\n')
 _ENCODING = re.compile(
@@ -65,9 +70,7 @@ def assert_text(file: SourceFile, source: Source, *, lenient: bool = False) -> N
     kind = source.format
     with opened(file) as f:
         head = f.read(8)
-    for magic, name in _PACKED.items():
-        if head.startswith(magic):
-            raise Unreadable(f"{file.name}: is packed by {name}; {kind} files may be plain or packed by gzip")
+    _assert_plain(file, head, kind)
     if _encoding(source):
         return  # the decoded copy is looked at
     packed = head.startswith(_GZIP)
@@ -76,7 +79,11 @@ def assert_text(file: SourceFile, source: Source, *, lenient: bool = False) -> N
         _assert_mark(file, head, kind)
     else:
         with unpacked(file) as f:
-            _assert_mark(file, _read(f, 8, file), kind)
+            head = _read(f, 8, file)
+        if head.startswith(_GZIP):
+            raise Unreadable(f"{file.name}: is packed by gzip twice")
+        _assert_plain(file, head, kind)
+        _assert_mark(file, head, kind)
     quote = b"" if lenient else _quote(source)
     if kind == "json" or not (packed or quote):
         return
@@ -286,6 +293,15 @@ def _surplus(file: SourceFile, source: Source) -> str:
                 extra = "; the last is empty" if not row[-1] else ""
                 line = rows.line_num + skipped
                 return f"{file.name}: line {line} has {len(row)} values, {first.format(width)}{extra}"
+    return _lone_return(file, path)
+
+
+def _lone_return(file: SourceFile, path: Path) -> str:
+    """The first line with a carriage return in it, which some programs take for its end and polars does not."""
+    with _text(file, path) as f:
+        for number, line in enumerate(lines_of(f, file), start=1):
+            if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
+                return f"{file.name}: line {number} holds a carriage return; do some lines end by CR alone?"
     return ""
 
 
@@ -365,6 +381,16 @@ def _encoding(source: Source) -> str:
 
 def _quote(source: Source) -> bytes:
     return str(source.options.get("quote_char", '"')).encode() if source.format == "csv" else b""
+
+
+def _assert_plain(file: SourceFile, head: bytes, kind: str) -> None:
+    for magic, name in _PACKED.items():
+        if head.startswith(magic):
+            also = ", as files of Excel (xlsx) are" if name == "zip" else ""
+            raise Unreadable(f"{file.name}: is packed by {name}{also}; {kind} files may be plain or packed by gzip")
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            raise Unreadable(f"{file.name}: is {name}, not {kind}")
 
 
 def _assert_mark(file: SourceFile, head: bytes, kind: str) -> None:
