@@ -375,5 +375,5 @@ def record_lost_by_a_rename() -> list[Patch]:
 @bug
 def intention_named_after_its_node() -> list[Patch]:
     """What one intention did under the old name is done once more under the new one."""
-    key = property(lambda self: f"{self.incarnation}:{self.operation}:{self.node}")
+    key = property(lambda self: f"{self.incarnation}:{self.first or self.operation}:{self.node}")
     return [(Context, "idempotency_key", key)]

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast_bus import subjects
 from holdfast_model.errors import Unavailable
-from holdfast_model.messages import Observation
+from holdfast_model.messages import Observation, Outcome, Step, StepBatch, StepOutcome
 from holdfast_model.work_items import WorkItemStatus
 from holdfast_store import keys
 from holdfast_store.kv import Cmd
@@ -20,7 +20,7 @@ from .processes import Process
 from .seeds import collect
 from .server import Network
 from .settled import Settled
-from .things import GUESSED, HEAL, Key
+from .things import GUESSED, HEAL, HOLD, Key
 from .world import REFS, START, World
 
 REF = REFS[0]
@@ -202,6 +202,39 @@ def test_what_is_made_while_its_domain_is_asked_about_another_name_keeps_the_one
         assert seen.count("c") == 2
         Settled(world).check()
         assert [key[1] for key in world.things.there] == ["a"]
+
+
+def test_what_fails_is_tried_again_under_a_name_that_another_node_has_left() -> None:
+    with quiet() as world:
+        run, lucky = world.things.run, False
+
+        def attempt(batch: StepBatch, step: Step) -> StepOutcome:
+            if b'"kb"' in bytes(step.spec) and not lucky:
+                return StepOutcome(step.node, step.operation, step.attempt, Outcome.FAILED, reason="no luck")
+            return run(batch, step)
+
+        def publish(*nodes: dict[str, Any], **moved: str) -> None:
+            document = {"nodes": list(nodes), "moved": [{"from": old, "to": new} for old, new in moved.items()]}
+            world.people.bus.spawn(world.people.declare(REF, document))
+
+        world.things.run = attempt  # type: ignore[method-assign]
+        publish(keyed("a", "ka", HOLD), keyed("b", "kb", HOLD))
+        world.loop.play(START + 15.0)
+        publish({**keyed("a", "ka", HOLD), "spec": {"v": 1, "key": "ka"}}, keyed("b", "kb", HOLD))
+        world.loop.play(START + 30.0)
+        other = {**keyed("c", "ka", HOLD), "spec": {"v": 1, "key": "ka"}}
+        publish(other, keyed("b", "kb", HOLD), a="c")
+        world.loop.play(START + 36.0)
+        failed = sum("domain         failed" in line for line in world.trace)
+        while sum("domain         failed" in line for line in world.trace) == failed:
+            world.loop.play(world.loop.now + 0.1)
+        publish(other, keyed("a", "kb", HOLD), b="a")  # between two attempts
+        world.loop.play(world.loop.now + 0.2)
+        assert "a" in world.watcher.graphs[REF].owners.rows
+        lucky = True
+        world.loop.play(START + 70.0)
+        assert sorted(k[1] for k in world.things.there) == ["ka", "kb"]
+        Settled(world).check()
 
 
 def told(world: World, name: str) -> list[str]:

@@ -223,12 +223,11 @@ class Things:
 
     def _once(self, mark: tuple[GraphRef, str, str], batch: StepBatch, step: Step) -> None:
         """A provisioner that remembers the keys of what it has done does nothing twice."""
-        other = next(
-            (m for m, op in self.done.items() if m != mark and op == (batch.incarnation, step.operation)), None
-        )
-        if other is not None and other[:2] == mark[:2]:
-            self.fail(f"{step.node}: one intention, op{step.operation}, comes as {other[2]} and as {mark[2]}")
-        self.done[mark] = (batch.incarnation, step.operation)
+        mine = (batch.incarnation, step.first or step.operation)
+        for other, op in self.done.items():
+            if op == mine and other != mark and other[:2] == mark[:2]:
+                self.fail(f"{step.node}: one intention, op{step.operation}, comes as {other[2]} and as {mark[2]}")
+        self.done[mark] = mine
 
     def _review(self, ref: GraphRef, step: Step) -> Observation:
         """What a reviewer says, at times with a fix of what it looked at, which may not fit."""
@@ -246,7 +245,7 @@ class Things:
     def _take_effect(self, key: Key, step: Step) -> None:
         self.say("things", f"{step.action} {key[0]} {step.node} op{step.operation}.{step.attempt} {step.digest[:4]}")
         if step.decision is not None:
-            item, use = step.decision.workitem, (lane(key[1]), step.operation)
+            item, use = step.decision.workitem, (lane(key[1]), step.first or step.operation)
             if self.decisions.setdefault(item, use) != use:
                 self.fail(f"decision {item} was used up by {self.decisions[item]}, and came again for {use}")
         self.disturbed.discard(key)
@@ -276,7 +275,7 @@ class Things:
         assert given is not None
         if (given.pins or {}).get("digest") != step.digest or not given.plan.startswith(f"plan-{step.digest[:4]}"):
             self.fail(f"{step.node}: consent to {given.plan} {given.pins} came with the content {step.digest}")
-        use = (lane(key[1]), step.operation)
+        use = (lane(key[1]), step.first or step.operation)
         if self.approvals.setdefault(given.workitem, use) != use:
             self.fail(f"approval {given.workitem} was used by {self.approvals[given.workitem]} and again by {use}")
 

@@ -114,7 +114,8 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One attempt at one node. (operation, attempt) is unique per node within an incarnation.
 
     ``deadline``: by when it is to be done, the earliest of its own limit and those of its phase and blueprint; absent
-    where these set none. What runs is not killed by it.
+    where these set none. What runs is not killed by it. ``first``: the operation as which its intention began, where
+    that has another number by now (its node was renamed); 0 = this one.
     """
 
     node: str
@@ -129,6 +130,7 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     decision: Decision | None = None
     refs: dict[str, object] | None = None
     deadline: float | None = None
+    first: int = 0
 
 
 class StepBatch(msgspec.Struct, frozen=True):

@@ -42,7 +42,7 @@ async def attempt(bound: Bound, batch: StepBatch, step: Step, now: Now, report: 
     )  # fmt: skip
     ctx = Context(
         batch.tenant, batch.graph, batch.incarnation, step.node, step.operation, step.attempt,
-        started + timeout, step.approval, step.decision, step.refs, report, step.deadline, step.type,
+        started + timeout, step.approval, step.decision, step.refs, report, step.deadline, step.type, step.first,
     )  # fmt: skip
     limit = Limit(timeout)
     try:

@@ -23,7 +23,7 @@ class Context:
     """
 
     __slots__ = (
-        "_outputs", "_report", "_touched", "approval", "attempt", "deadline", "decision", "due", "graph",
+        "_outputs", "_report", "_touched", "approval", "attempt", "deadline", "decision", "due", "first", "graph",
         "incarnation", "node", "operation", "refs", "tenant", "type",
     )  # fmt: skip
 
@@ -42,6 +42,7 @@ class Context:
         report: Report | None = None,
         due: float | None = None,
         type: str = "",
+        first: int = 0,
     ) -> None:
         self.tenant = tenant
         self.graph = graph
@@ -49,6 +50,7 @@ class Context:
         self.node = node
         self.type = type
         self.operation = operation
+        self.first = first
         self.attempt = attempt
         self.deadline = deadline
         self.due = due
@@ -66,7 +68,7 @@ class Context:
         Check it atomically with the effect: an effect that carries this key has happened already. Operations are
         numbered per graph; the node's name is no part of it, so that it stays when the node is renamed.
         """
-        return f"{self.incarnation}:{self.operation}"
+        return f"{self.incarnation}:{self.first or self.operation}"
 
     @property
     def outputs(self) -> dict[str, object]:

@@ -130,7 +130,7 @@ def _look_first(core: Core, unit: Unit, flight: Flight) -> None:
 def _tried(rec: Record, flight: Flight) -> Record:
     """The attempt is over; another one at the same intention belongs to the same operation."""
     return _replace(
-        rec, operation=flight.operation, attempt=flight.attempt, unanswered="", doubted=False,
+        rec, operation=flight.operation, attempt=flight.attempt, first=flight.first, unanswered="", doubted=False,
         intent=intent_of(flight.action, flight.digest, flight.token),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from .core import Core
 from .deciding import decide
 from .phasing import due_of
 from .queues import Queue
-from .records import Flight, GateState, Phase, Unit
+from .records import Flight, GateState, Phase, Record, Unit
 from .turn import Dispatch, StepIntent
 
 MAX_BATCH_BYTES = 1_000_000
@@ -86,14 +86,24 @@ def _send(core: Core, key: tuple[str, str], units: list[Unit]) -> None:
 
 def _flight(core: Core, unit: Unit, batch: str, deadline: float) -> Flight:
     rec, form, action = unit.rec, unit.form, unit.action
-    if rec.intent and rec.intent == intent_of(action, form.digest, rec.token):
-        operation, attempt = rec.operation, rec.attempt + 1
-    else:
-        operation, attempt = core.next_number(), 1
+    operation, attempt = rec.operation, 1
+    again = rec.intent and rec.intent == intent_of(action, form.digest, rec.token)
+    if again:
+        attempt = rec.attempt + 1
+    if not again or operation <= rec.since:  # as which another node may have been known by this name
+        operation = core.next_number()
     return Flight(
         batch, action, operation, attempt, unit.type, form.digest, rec.token, deadline, core.now,
         form.depends_on if action is _PROVISION else (), identity(rec.decision), core.next_tick(),
+        first_of(rec, action, form.digest, operation),
     )  # fmt: skip
+
+
+def first_of(rec: Record, action: Action, digest: str, operation: int) -> int:
+    """The operation as which the intention of a step began; 0 = as its own."""
+    if not rec.intent or rec.intent != intent_of(action, digest, rec.token):
+        return 0
+    return rec.first or (rec.operation if rec.operation != operation else 0)
 
 
 def intent_of(action: Action, digest: str, token: str) -> str:
@@ -135,5 +145,5 @@ def build_step(unit: Unit, flight: Flight, parents: float | None = None) -> Step
     return Step(
         unit.id, flight.action, flight.operation, flight.attempt, unit.type, form.spec, form.digest,
         form.depends_on, approval, decision, rec.refs if form.refs else None,
-        due(0.0, None, flight.deadline, parents) if parents else None,
+        due(0.0, None, flight.deadline, parents) if parents else None, flight.first,
     )  # fmt: skip

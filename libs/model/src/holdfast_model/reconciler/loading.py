@@ -13,7 +13,7 @@ from holdfast_model.rows import Node, Tombstone
 
 from . import gating, renaming
 from .core import Core
-from .executing import build_step
+from .executing import build_step, first_of
 from .facts import union
 from .graphing import adopt, resolve, respecified, review_gone, stand, switched
 from .phasing import due_of
@@ -165,7 +165,7 @@ def _resume(core: Core, batch: str, intent: StepIntent, records: Mapping[str, Re
         whole = form.digest if form.digest.startswith(digest) else digest
         flight = Flight(
             batch, act, operation, attempt, intent.type, whole, unit.rec.token, intent.deadline, intent.sent, uses,
-            carries,
+            carries, first=first_of(unit.rec, act, whole, operation),
         )  # fmt: skip
         core.set_flight(unit, flight)
         if core.knows(unit):

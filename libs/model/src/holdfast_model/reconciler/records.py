@@ -133,6 +133,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     refs: dict[str, object] | None = None  # values of the references in its spec, as last published
     trouble: str = ""  # the newest fault or drift told of this form, for people
     recovered: float = 0.0  # when that was over
+    since: int = 0  # the graph's counter when it got its name: what was tried before that has other numbers now
+    first: int = 0  # the operation as which its intention began, if that is another one
     known: str = ""  # while some have no value: the spec (JSON text) as it was when all had one
 
 
@@ -152,7 +154,7 @@ class Flight(msgspec.Struct, frozen=True, gc=False):
     """The one step of a node that has been sent and not yet answered.
 
     ``carries``: the decision that went along; ``order``: when it was sent, in the order of things (0 = by an earlier
-    owner).
+    owner); ``first``: as which operation its intention began, if as another one.
     """
 
     batch: str
@@ -167,6 +169,7 @@ class Flight(msgspec.Struct, frozen=True, gc=False):
     uses: tuple[str, ...] = ()
     carries: str = ""
     order: int = 0
+    first: int = 0
 
 
 def resolved(declared: _Form, values: Mapping[str, object] | None, known: str) -> tuple[_Form, str]:

@@ -93,8 +93,9 @@ def record_of(core: Core, old: str, new: str, rec: Record, names: Mapping[str, s
         bound = bind(core.incarnation, new, approval.action, approval.digest, approval.plan, approval.pins)
         approval = _replace(approval, asked=asked, binding=bound)
     return _replace(
-        rec, gate=gate, approval=approval, uses=named(rec.uses, stands), refs=referring(rec.refs, names), blamed=()
-    )
+        rec, gate=gate, approval=approval, uses=named(rec.uses, stands), refs=referring(rec.refs, names), blamed=(),
+        since=core.counter,
+    )  # fmt: skip
 
 
 def referring(refs: dict[str, object] | None, names: Mapping[str, str]) -> dict[str, object] | None:
