@@ -23,6 +23,9 @@ def build_app(settings: BusSettings) -> ServiceApp:
         if message.data == b"slow":
             await bus.hint("echo.started", b"")
             await asyncio.sleep(1.0)
+        if message.data == b"hang":
+            await bus.hint("echo.started", b"")
+            await asyncio.sleep(3600)
         if message.data == b"freeze":
             time.sleep(30)  # noqa: ASYNC251  freezing the loop is the point
         await bus.hint("echo.state", message.data)

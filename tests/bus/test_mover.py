@@ -14,7 +14,7 @@ from holdfast_bus.mover import Advisory, move
 from holdfast_bus.setup import ensure_durable
 from holdfast_bus.streams import DLQ_MOVER, step_durable
 from holdfast_model.messages import Action, Outcome, ResultBatch, Step, StepBatch
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from .conftest import MakeBus
 
@@ -39,7 +39,7 @@ async def wear_out(bus: Bus, durable: Durable) -> None:
     """Fetch and nak until the server stops delivering."""
     async with bus.work_queue(durable) as queue:
         for _ in range(durable.max_deliver):
-            [message] = await queue.fetch(1, 5)
+            [message] = await queue.fetch(1, LIMIT)
             await message.nak()
         assert await queue.fetch(1, 0.3) == []
 
@@ -85,7 +85,7 @@ async def test_a_dead_message_of_an_event_stream_stays_for_other_readers(mover: 
     await ensure_durable(raw.jetstream(), reader)
     await bus.publish("node.acme.shop.drifted", b"{}", stream="EVENTS")
     async with bus.work_queue(reader) as queue:
-        [message] = await queue.fetch(1, 5)
+        [message] = await queue.fetch(1, LIMIT)
         await message.nak()
         assert await queue.fetch(1, 0.3) == []
     await eventually(lambda: _counts(raw, EVENTS=1, DLQ=1))
@@ -124,7 +124,7 @@ async def test_what_a_handler_buried_is_not_moved_again(mover: Bus, bus: Bus, ra
     await ensure_durable(js, reader)
     await bus.publish("blueprint.acme.shop", b"bad", stream="BLUEPRINTS")
     async with bus.work_queue(reader) as queue:
-        [message] = await queue.fetch(1, 5)
+        [message] = await queue.fetch(1, LIMIT)
         await message.dead_letter("no good")
     await eventually(lambda: _counts(raw, ADVISORIES=1, DLQ=1, BLUEPRINTS=1))
     advisory = json.loads((await js.get_msg("ADVISORIES", 1)).data or b"")

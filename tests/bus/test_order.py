@@ -11,7 +11,7 @@ from holdfast_bus import Bus, Inbound
 from holdfast_bus.setup import ensure_durable
 from holdfast_bus.streams import PLANNER_ADMISSION
 from holdfast_model.errors import Stale
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 A, B = "blueprint.t.a", "blueprint.t.b"
 
@@ -34,7 +34,7 @@ async def test_only_earlier_messages_of_the_same_subject_count(bus: Bus, inbound
 
 async def test_what_is_acknowledged_is_decided(bus: Bus, inbounds: list[Inbound]) -> None:
     async with bus.work_queue(PLANNER_ADMISSION) as queue:
-        first, second, *_ = await queue.fetch(4, 1)
+        first, second, *_ = await queue.fetch(4, LIMIT)
         await first.ack()
 
         async def first_is_decided() -> bool:

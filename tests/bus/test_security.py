@@ -11,6 +11,7 @@ from holdfast_bus import Bus, BusSettings
 from holdfast_bus.connecting import connect_once
 from holdfast_model.errors import HoldfastError
 from holdfast_testkit.servers import NatsServer
+from holdfast_testkit.waiting import LIMIT
 
 
 async def works(settings: BusSettings) -> None:
@@ -53,4 +54,4 @@ async def test_a_service_needs_no_more_than_its_own_inbox(own_nats: NatsServer) 
     await own_nats.restart()
     settings = BusSettings(nats_url=own_nats.url, nats_user="planner", nats_password="x", graceful_timeout=1)
     async with Bus(settings, "planner", "1") as bus:
-        assert b"account_info" in await bus.request("$JS.API.INFO", b"", timeout=2)
+        assert b"account_info" in await bus.request("$JS.API.INFO", b"", timeout=LIMIT)

@@ -18,7 +18,7 @@ from holdfast_bus.streams import DLQ_MOVER, PLANNER_STATE
 from holdfast_testkit.processes import ServiceProcess, get
 from holdfast_testkit.proxy import TcpProxy
 from holdfast_testkit.servers import NatsServer
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 READS = (PLANNER_STATE, DLQ_MOVER)
 
@@ -51,7 +51,7 @@ async def plain(own_nats: NatsServer) -> AsyncIterator[Client]:
 async def test_a_service_serves_health_and_asyncapi_and_ends_in_order(own_nats: NatsServer, plain: Client) -> None:
     started = await plain.subscribe("echo.started")
     echoed = await plain.subscribe("echo.state")
-    async with Echo(own_nats.url, HOLDFAST_LOG_FORMAT="json") as echo:
+    async with Echo(own_nats.url, HOLDFAST_LOG_FORMAT="json", HOLDFAST_GRACEFUL_TIMEOUT="30") as echo:
         assert await echo.http("/healthz") == (200, '{"service": "echo", "version": "1.2.3"}')
         assert await echo.http("/readyz") == (200, '{"ready": true, "problems": []}')
         status, document = await echo.http("/asyncapi.json")
@@ -65,12 +65,12 @@ async def test_a_service_serves_health_and_asyncapi_and_ends_in_order(own_nats: 
         assert (await echo.http("/nothing"))[0] == 404
 
         await plain.jetstream().publish("state.acme.shop", b"slow")
-        await started.next_msg(timeout=5)
+        await started.next_msg(timeout=LIMIT)
         code = await echo.stop()
         assert code == 0
-        assert (await echoed.next_msg(timeout=1)).data == b"slow"  # the handler was let end
-        info = await plain.jetstream().stream_info("STATE")
-        assert info.state.messages == 1  # what the stop hook published; the slow one is acked
+        assert (await echoed.next_msg(timeout=LIMIT)).data == b"slow"  # the handler was let end
+        await eventually(lambda: _left(plain, 1))  # what the stop hook published; the slow one is acked
+        assert (await plain.jetstream().get_last_msg("STATE", "state.>")).data == b"bye"
         for line in echo.logs.splitlines():
             assert json.loads(line)["service"] == "echo"
 
@@ -110,15 +110,14 @@ async def test_a_server_restart_loses_nothing(own_nats: NatsServer, plain: Clien
         sent = 0
         for _ in range(2):
             for _ in range(50):
-                await plain.jetstream().publish("state.acme.shop", b"%d" % sent)
+                await eventually(lambda body=b"%d" % sent: _put(plain, body))  # type: ignore[misc]
                 sent += 1
             await own_nats.kill()
             await own_nats.start()
-            await eventually(lambda: plain.is_connected)
         await eventually(lambda: _answers(plain))
         # hints may be lost while the server is down; the queue itself must be worked off
         await eventually(lambda: _left(plain, 0))
-        await plain.jetstream().publish("state.acme.shop", b"last")
+        await eventually(lambda: _put(plain, b"last"))
         await eventually(lambda: b"last" in seen)
         await eventually(lambda: _ready(echo))
         assert echo.running
@@ -132,6 +131,14 @@ async def _answers(plain: Client) -> bool:
     return True
 
 
+async def _put(plain: Client, body: bytes) -> bool:
+    try:
+        await plain.jetstream().publish("state.acme.shop", body)
+    except (nats.errors.Error, TimeoutError):
+        return False
+    return True
+
+
 async def _left(plain: Client, count: int) -> bool:
     return (await plain.jetstream().stream_info("STATE")).state.messages == count
 
@@ -140,13 +147,14 @@ async def test_a_killed_service_leaves_its_messages_to_the_next(own_nats: NatsSe
     started = await plain.subscribe("echo.started")
     echoed = await plain.subscribe("echo.state")
     async with Echo(own_nats.url) as echo:
-        await plain.jetstream().publish("state.acme.shop", b"slow")
-        await started.next_msg(timeout=5)
+        await plain.jetstream().publish("state.acme.shop", b"hang")
+        await started.next_msg(timeout=LIMIT)
         await echo.kill()
         assert (await plain.jetstream().stream_info("STATE")).state.messages == 1
         await echo.start()
         await plain.jetstream().publish("state.acme.shop", b"next")
-        assert (await echoed.next_msg(timeout=5)).data == b"next"
+        assert (await echoed.next_msg(timeout=LIMIT)).data == b"next"
+        await started.next_msg(timeout=LIMIT)
 
 
 async def test_a_start_that_fails_ends_the_process(own_nats: NatsServer, plain: Client) -> None:
@@ -194,8 +202,8 @@ async def test_a_service_stops_in_time_while_its_server_is_gone(own_nats: NatsSe
         await echo.start()
         proxy.black_hole()
         began = asyncio.get_running_loop().time()
-        await echo.stop(within=60)
-        assert asyncio.get_running_loop().time() - began < 30
+        await echo.stop(within=2 * LIMIT)
+        assert asyncio.get_running_loop().time() - began < LIMIT
         echo.discard()
 
 

@@ -15,6 +15,7 @@ from holdfast_bus.setup import ensure, ensure_durable, ensure_step_consumer
 from holdfast_bus.streams import DURABLES, STREAMS, result_durable
 from holdfast_model.errors import IllegalState, NotFound
 from holdfast_testkit.servers import NatsServer, free_port
+from holdfast_testkit.waiting import STARTING
 
 from .conftest import SMALL
 
@@ -77,7 +78,7 @@ async def job(**env: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), STARTING)
     return process.returncode or 0, output.decode()
 
 

@@ -85,7 +85,7 @@ async def test_a_proxy_cuts_swallows_and_restores(nats_url: str) -> None:
 
         proxy.swallow_replies()
         await client.publish("hello", b"1")
-        assert (await heard.next_msg(timeout=2)).data == b"1"
+        assert (await heard.next_msg(timeout=LIMIT)).data == b"1"
         with pytest.raises(nats.errors.TimeoutError):
             await client.request("$JS.API.INFO", b"", timeout=0.2)
 
@@ -95,6 +95,6 @@ async def test_a_proxy_cuts_swallows_and_restores(nats_url: str) -> None:
         proxy.restore()
         await eventually(lambda: client.is_connected)
         await client.publish("hello", b"2")
-        assert (await heard.next_msg(timeout=2)).data == b"2"
+        assert (await heard.next_msg(timeout=LIMIT)).data == b"2"
         await client.close()
         await direct.close()

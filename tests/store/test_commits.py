@@ -16,7 +16,7 @@ from holdfast_store import keys
 from holdfast_store.commits import Committed, Extra, Limits
 from holdfast_store.graphs import GraphStore
 from holdfast_store.kv import Kv
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from .between import Between, times
 from .changes import REF, Do, add, count_of, increment, node, op, remove
@@ -265,7 +265,7 @@ async def test_every_writer_honours_an_intent(stores: Stores, kv: Kv) -> None:
     assert not task.done()
     # Then it waits until the intent is gone
     await kv.run(("DEL", keys.intent(REF)))
-    assert (await asyncio.wait_for(task, 5)).version == 1
+    assert (await asyncio.wait_for(task, LIMIT)).version == 1
 
 
 async def test_a_caller_that_goes_away_stops_nobody_else(stores: Stores) -> None:
@@ -298,18 +298,20 @@ async def test_closing_the_store_ends_those_who_wait(stores: Stores, kv: Kv) -> 
     # When / Then
     await store.close()
     with pytest.raises(Unavailable):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, LIMIT)
 
 
 async def test_old_operation_ids_are_forgotten(stores: Stores, kv: Kv) -> None:
     # Given an operation that is older than they are kept, and a recent one
     store = stores()
     await store.commit(REF, op("old"), add("n"))
-    later = time.time() + 0.6
-    await eventually(lambda: time.time() > later)
+    committed = time.time()
+    await eventually(lambda: time.time() > committed + 0.01)
+    between = time.time()
+    await eventually(lambda: time.time() > between + 0.01)
     await store.commit(REF, op("recent"), add("n"))
     # When another process commits
-    await stores(limits=Limits(ops_kept=0.5)).commit(REF, op("new"), add("n"))
+    await stores(limits=Limits(ops_kept=5.0), now=lambda: between + 5.0).commit(REF, op("new"), add("n"))
     # Then
     assert await kv.run(("ZMSCORE", keys.ops(REF), "old", "recent", "new")) == [[None, 2.0, 3.0]]
 

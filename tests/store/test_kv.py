@@ -194,7 +194,7 @@ async def test_fields_of_one_hash_conflict(client: Client) -> None:
 
 async def test_an_expired_key_aborts_its_watcher(kv: Kv) -> None:
     # Given a watched key that lives for a moment
-    await kv.run(("SET", "w", "1", "PX", 30))
+    await kv.run(("SET", "w", "1", "PX", 2000))
     async with kv.watching("w") as watch:
         assert await watch.read(("GET", "w")) == [b"1"]
         # When it expires
