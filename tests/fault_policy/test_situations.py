@@ -64,9 +64,9 @@ async def test_faults_that_come_at_once_to_two_replicas_begin_it_once(shop: Shop
 async def test_it_is_over_when_its_window_has_passed_and_what_it_added_goes(shop: Shop, service: Service) -> None:
     await prepare(shop)
     async with service(fault_sweep_interval=0.2):
-        await degrade(shop, *NODES[:4], at=time.time() - 599.0)
+        await degrade(shop, *NODES[:4], at=time.time() - 593.0)
         assert await told(shop) == []
-        await degrade(shop, NODES[4], at=time.time() - 598.0)
+        await degrade(shop, NODES[4], at=time.time() - 592.0)
         assert "well-ingestion" in await shop.graph()
 
         async def over() -> bool:

@@ -34,6 +34,7 @@ from holdfast_sdk import (
     Temporary,
 )
 from holdfast_sdk.testing import harness
+from holdfast_testkit.waiting import LIMIT
 
 from .example_domain import DnsRecord, Zone, dns
 
@@ -72,7 +73,7 @@ async def test_a_resync_finds_and_heals_what_drifted() -> None:
         # Then the next resync tells of it and heals it, in virtual time
         began = time.monotonic()
         await h.advance("10m")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < LIMIT
         assert zone.records["www.example.org"] == "192.0.2.1"
         assert [f.type for f in h.faults] == [FaultType.NODE_DEGRADED]
         assert h.faults[0].detail == "points to 203.0.113.9"
@@ -408,9 +409,9 @@ async def test_hooks_run_around_a_test() -> None:
 async def test_a_large_graph_converges_quickly() -> None:
     handler = Jobs()
     nodes = {f"n{i}": {"depends_on": [f"n{i // 10 - 1}"] if i >= 10 else []} for i in range(2000)}
-    began = time.monotonic()
+    began = time.process_time()
     async with harness(jobs(), handler) as h:
         await h.apply(graph(**nodes))
         await h.converged()
     assert len(handler.done) == 2000
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10

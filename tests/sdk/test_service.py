@@ -30,7 +30,7 @@ from holdfast_model.messages import (
 from holdfast_model.mutations import RemoveNode
 from holdfast_sdk import Domain, PolicyRequest
 from holdfast_sdk.runtime import DomainService
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, STARTING, eventually
 
 from .example_domain import DnsRecord, Zone, dns
 from .peer import Peer, planner_peer, running, step
@@ -40,7 +40,7 @@ SCRIPTED = Path(__file__).with_name("scripted_domain.py")
 
 
 async def ask(peer: Peer, domain: str, verb: str, body: object) -> bytes:
-    return await peer.bus.request(subjects.rpc_domain(domain, verb), body, timeout=5)
+    return await peer.bus.request(subjects.rpc_domain(domain, verb), body, timeout=LIMIT)
 
 
 async def observe(peer: Peer, *items: tuple[str, dict[str, Any]], discover: bool = False) -> ObserveReply:
@@ -81,16 +81,22 @@ async def test_a_domain_waits_for_a_planner_to_come(nats_url: str) -> None:
             await eventually(partial(known, service))
 
 
+async def heard_again(peer: Peer, times: int) -> None:
+    """Wait for announcements from now on; who announces itself again has the answer to the one before."""
+    wanted = len(peer.heard) + times
+    await eventually(lambda: len(peer.heard) >= wanted)
+
+
 async def test_an_older_version_stops_pulling_and_answering_until_the_newer_is_gone(nats_url: str) -> None:
     script = Script()
     async with planner_peer(nats_url) as peer, running(nats_url, scripted("1.9"), script):
         # Given the planner knows a live 1.10
         peer.newest = "1.10"
-        await eventually(lambda: len(peer.heard) >= 2)
+        await heard_again(peer, 2)
         await peer.send(step("warm-up"), version="1.9")  # whatever an open pull still takes
-        await eventually(lambda: len(peer.heard) >= 4)  # ... and it takes what else comes with it
+        await heard_again(peer, 2)  # ... and it takes what else comes with it
         await peer.send(step("a"), version="1.9")
-        await eventually(lambda: len(peer.heard) >= 8)
+        await heard_again(peer, 4)
         assert "a" not in peer.outcomes
         with pytest.raises(Unavailable):
             await observe(peer, ("a", {}))
@@ -217,7 +223,7 @@ async def test_steps_of_a_killed_process_run_again_with_the_same_key(nats_url: s
     def lines() -> list[list[str]]:
         return [line.split() for line in journal.read_text().splitlines()] if journal.exists() else []
 
-    async with planner_peer(nats_url, ack_wait=1.0) as peer:
+    async with planner_peer(nats_url, ack_wait=4.0) as peer:
         # Given a process in the middle of a step
         async with process(nats_url, str(SCRIPTED), SCRIPT_JOURNAL=str(journal)) as first:
             await peer.send(step("a", do="journal"))
@@ -241,7 +247,7 @@ async def test_a_refused_domain_says_why_once_and_exits_non_zero(nats_url: str) 
         text = "type 'script' of domain 'scripted' is claimed by domain 'theatre'"
         peer.refusal = IllegalState(text)
         async with process(nats_url, str(SCRIPTED)) as child:
-            _, errors = await asyncio.wait_for(child.communicate(), 20)
+            _, errors = await asyncio.wait_for(child.communicate(), STARTING)
     assert child.returncode == 1
     assert errors.decode().count(text) == 1
     assert "Traceback" not in errors.decode()
@@ -251,7 +257,7 @@ async def test_sigterm_ends_the_process_in_order(nats_url: str) -> None:
     async with planner_peer(nats_url) as peer, process(nats_url, f"{SCRIPTED}:domain") as child:
         await eventually(lambda: peer.heard)
         child.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(child.wait(), 15) == 0
+        assert await asyncio.wait_for(child.wait(), LIMIT) == 0
         assert peer.heard[-1].leaving
 
 
@@ -264,7 +270,7 @@ async def test_sigterm_ends_the_process_in_order(nats_url: str) -> None:
 )
 async def test_a_file_that_cannot_be_used_is_named(target: str, message: str) -> None:
     async with process("nats://127.0.0.1:1", target) as child:
-        _, errors = await asyncio.wait_for(child.communicate(), 20)
+        _, errors = await asyncio.wait_for(child.communicate(), STARTING)
     assert child.returncode == 2
     assert message in errors.decode()
     assert "Traceback" not in errors.decode()

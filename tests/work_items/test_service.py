@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from holdfast_model.errors import ErrorBody, Forbidden, IllegalState, Invalid, NotFound, from_body
 from holdfast_testkit.servers import Server
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 from holdfast_testkit.watching import Watcher
 from holdfast_work_items.settings import WorkItemsSettings
 
@@ -29,7 +29,7 @@ class Caller:
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
 
-    async def __call__(self, verb: str, /, _within: float = 5.0, **body: Any) -> Any:
+    async def __call__(self, verb: str, /, _within: float = LIMIT, **body: Any) -> Any:
         reply = await self._watcher.client.request(
             f"rpc.workitems.{verb}", json.dumps({"tenant": "acme"} | body).encode(), timeout=_within
         )
@@ -172,7 +172,7 @@ async def test_errors_say_what_is_wrong_and_show_the_item(
         assert await ask("obsolete", id=id) == done
         assert await ask("cancel", id=id, actor="planner", system=True) == done
         # noise
-        reply = await ask._watcher.client.request("rpc.workitems.create", b"\xff{", timeout=5)
+        reply = await ask._watcher.client.request("rpc.workitems.create", b"\xff{", timeout=LIMIT)
         assert json.loads(reply.data)["error"]["code"] == "invalid"
         assert running["work-items"].running
 
