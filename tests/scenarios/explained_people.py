@@ -135,8 +135,11 @@ async def given_up(stage: Stage) -> None:
 
 @shows(Condition.ANSWERED, Remark.DECIDED)
 async def a_person_answered_a_review(stage: Stage) -> None:
-    await stage.publish("g", graph(part("w", type="watched", slow=4.0)))
+    open = stage.folder / "open"
+    open.touch()
+    await stage.publish("g", graph(part("w", type="watched", until="open")))
     await stage.converged()
+    open.unlink()
     await stage.fall_sick("w", token="t")
     await stage.complete(await stage.item(), "mend")
     review = await told(stage, "human-review-w", Condition.ANSWERED)
@@ -144,6 +147,7 @@ async def a_person_answered_a_review(stage: Stage) -> None:
     target = await told(stage, "w", Condition.PROVISIONING)
     assert remark(target, Remark.DECIDED)["text"] == "the decision mend of ann goes along with its next step"
     assert target["decision"]["outcome"] == "mend"
+    open.touch()
     await stage.converged(2)
 
 

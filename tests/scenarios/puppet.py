@@ -29,6 +29,7 @@ from holdfast_model.messages import (
 )
 from holdfast_model.names import GraphRef
 from holdfast_testkit.told import Told
+from holdfast_testkit.waiting import LIMIT
 
 HEARTBEAT = 5.0
 
@@ -45,7 +46,7 @@ class Puppet:
         """What it finds, if its type says ``discover``."""
         self.silent = False
         """Its observer does not answer."""
-        more: dict[str, Any] = {"resync": 3600.0, "timeout": 20.0, "batch": 1, "concurrency": 1, **type}
+        more: dict[str, Any] = {"resync": 3600.0, "timeout": 2 * LIMIT, "batch": 1, "concurrency": 1, **type}
         self._manifest = Manifest(self.domain, "1", [NodeType(self.type, **more)])
         self._left = False
         self._steps: JetStreamContext.PullSubscription | None = None
@@ -54,7 +55,7 @@ class Puppet:
         """Be there, with room for one batch at a time, or leave."""
         self._left = leaving
         said = Announcement(self._manifest, "hand", {self.type: 1}, leaving)
-        answer = await self.client.request("rpc.planner.announce", msgspec.json.encode(said), timeout=10)
+        answer = await self.client.request("rpc.planner.announce", msgspec.json.encode(said), timeout=LIMIT)
         reply = msgspec.json.decode(answer.data)
         assert "error" not in reply, reply
         if self._steps is None:
@@ -83,7 +84,7 @@ class Puppet:
     async def take(self) -> tuple[StepBatch, Step]:
         """The next step; it is taken off the queue, and answered only by :meth:`end`."""
         assert self._steps is not None
-        (message,) = await self._steps.fetch(1, timeout=20)
+        (message,) = await self._steps.fetch(1, timeout=LIMIT)
         batch = msgspec.json.decode(message.data, type=StepBatch)
         await message.ack()
         return batch, batch.steps[0]

@@ -49,7 +49,8 @@ class Part(BaseModel, extra="forbid"):
     """``mood``: ``throws`` (its provisioner raises), ``blind`` (its observer does), ``wears`` (seen as drifted whatever
     is done), ``stubborn`` (stays sick in spite of decisions), ``clings`` (cannot be removed without a file
     ``<node>.let-go``). ``fail``: so many attempts fail, each is repeated after ``again`` seconds; ``bad``: it fails
-    while its value is "bad"; ``slow``: seconds that a step takes. ``policy``: what the
+    while its value is "bad"; ``slow``: seconds that a step takes; ``until``: it takes until there is a file of that
+    name. ``policy``: what the
     domain's own policy does about its faults. ``review``: what the reviewer says, ``fix`` what it proposes.
     """
 
@@ -59,6 +60,7 @@ class Part(BaseModel, extra="forbid"):
     bad: bool = False
     plan: str = ""
     slow: float = 0.0
+    until: str = ""
     again: float = 0.05
     policy: str = ""
     review: str = "UNRESOLVED"
@@ -96,6 +98,8 @@ class Props:
         decision = f" {ctx.decision.outcome}" if ctx.decision is not None else ""
         write("steps", f"{node.id}{decision}", ctx)
         await asyncio.sleep(spec.slow)
+        while spec.until and not (FOLDER / ctx.tenant / spec.until).exists():  # noqa: ASYNC110  made by another process
+            await asyncio.sleep(0.02)
         if spec.mood == "throws":
             raise RuntimeError("a bug in the provisioner")
         if spec.bad and spec.value == "bad":

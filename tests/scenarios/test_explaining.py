@@ -16,6 +16,7 @@ from holdfast_model.messages import Observation, Status
 from holdfast_model.reconciler.conditions import Condition, Remark
 from holdfast_testkit.servers import Server
 from holdfast_testkit.system import System
+from holdfast_testkit.waiting import STARTING
 
 from . import explained_elsewhere, explained_people, explained_steps  # noqa: F401 - they register their cases
 from .conftest import Stage
@@ -97,7 +98,7 @@ async def test_what_people_read_on_the_command_line_is_the_same(stage: Stage) ->
     process = await asyncio.create_subprocess_exec(
         *command, env={**os.environ, "HOLDFAST_NATS_URL": url}, stdout=asyncio.subprocess.PIPE
     )
-    printed, _ = await asyncio.wait_for(process.communicate(), 30)
+    printed, _ = await asyncio.wait_for(process.communicate(), STARTING)
     lines = printed.decode().splitlines()
     until = at(reply["because"]["until"])
     why = f"backing off until {until}, then attempt 2; last error: flaky: attempt 1 fails"
