@@ -1,6 +1,7 @@
 """A domain in two versions. Each notes ``<version> <action> <node> <key>`` a line in ``log`` of the tenant's folder.
 
-Version 2 knows a field (``color``) and a type that version 1 does not. ``slow``: seconds a step takes.
+Version 2 knows a field (``color``) and a type that version 1 does not. ``slow``: seconds a step takes. ``until``: a
+step takes until there is a file of that name.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Thing(BaseModel):
 
     value: int = 0
     slow: float = 0.0
+    until: str = ""
 
 
 class Colored(Thing):
@@ -64,6 +66,9 @@ class Files:
     async def provision(self, node: Node[Thing], ctx: Context) -> State[BaseModel]:
         note("begin", node, ctx, ctx.idempotency_key)
         await asyncio.sleep(node.spec.slow)
+        path = FOLDER / ctx.tenant / node.spec.until
+        while node.spec.until and not path.exists():  # noqa: ASYNC110  another process makes it
+            await asyncio.sleep(0.02)
         (FOLDER / ctx.tenant / f"{node.id}.value").write_text(str(node.spec.value))
         note("provision", node, ctx, ctx.idempotency_key)
         return Present(token=str(node.spec.value))
@@ -73,7 +78,7 @@ class Files:
         note("deprovision", node, ctx, ctx.idempotency_key)
 
 
-@rolling.node_type(f"{NAME}-thing", resync="1h", timeout="20s", batch=4, concurrency=8)
+@rolling.node_type(f"{NAME}-thing", resync="1h", timeout="60s", batch=4, concurrency=8)
 class Things(Files):
     pass
 

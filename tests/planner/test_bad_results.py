@@ -9,6 +9,7 @@ import pytest
 
 from holdfast_model.names import GraphRef
 from holdfast_testkit.told import Told
+from holdfast_testkit.waiting import LIMIT
 
 from .conftest import World, thing
 
@@ -55,8 +56,13 @@ async def test_a_result_on_the_subject_of_another_partition_does_not_fence_off_t
 
     # Then it is set aside, and says why
     while True:
-        (letter,) = await dead.fetch(1, timeout=20)
+        (letter,) = await dead.fetch(1, timeout=LIMIT)
         await letter.ack()
         if b'"batch"' in letter.data and told.tenant.encode() in letter.data:
             break
     assert "partition" in " ".join((letter.headers or {}).values())
+
+    # And the owner goes on
+    await told.publish("g", {"nodes": [thing("a", 2)]})
+    await told.wait_for("graph.default.g.converged", 2)
+    assert world.things() == {"a": 2}

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from .conftest import Told, World, thing
 
@@ -40,7 +40,7 @@ async def test_a_blueprint_of_another_tenant_is_not_shown(system: System, told: 
     await told.wait_for("graph.default.g.accepted")
 
     request = json.dumps({"tenant": "somebody-else", "graph": "g"}).encode()
-    reply = json.loads((await told.client.request("rpc.planner.blueprint", request, timeout=10)).data)
+    reply = json.loads((await told.client.request("rpc.planner.blueprint", request, timeout=LIMIT)).data)
 
     assert reply["error"]["code"] == "not_found"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from .conftest import Told, World, thing
 
@@ -87,7 +87,7 @@ async def test_a_report_that_disagrees_with_its_subject_changes_nothing(
     dead = await told.client.subscribe("dlq.>")
     body = {"node": "a", "tenant": "somebody-else", "fault": "node_destroyed"}
     await told.report("g", **body)
-    letter = await dead.next_msg(timeout=10)
+    letter = await dead.next_msg(timeout=LIMIT)
     assert letter.subject == "dlq.STATE"
     assert told.of("fault.default.g.node_destroyed") == []
 
@@ -143,8 +143,8 @@ async def test_nothing_is_lost_when_processes_are_killed_while_a_graph_converges
         for process in (*system.planners, system["world"], system["fault-policy"], system["work-items"]):
             await process.kill()
             await process.start()
-        await eventually(lambda: len(world.things()) == len(nodes), within=60)
-        await own_told.wait_for("graph.default.g.converged", within=60)
+        await eventually(lambda: len(world.things()) == len(nodes))
+        await own_told.wait_for("graph.default.g.converged")
         seen = [node for action, node in world.log() if action == "provision"]
         assert set(seen) == {n["id"] for n in nodes}
         assert len(set(world.keys())) == len(nodes), "a repeated step kept its idempotency key"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 
 from .conftest import Told, World, thing
 
@@ -101,15 +101,18 @@ async def test_questions_go_along(system: System, told: Told, world: World) -> N
 async def test_renames_survive_their_planner(make_system: Callable[..., System], own_told: Told, world: World) -> None:
     async with make_system(planners=2, HOLDFAST_LEASE_TTL="1.5", HOLDFAST_CATALOG_INTERVAL="0.2") as system:
         # Given a node that is there, and one whose step is under way
-        await own_told.publish("g", {"nodes": [plot("a", "p"), plot("slow", "s", spec={"slow": 6})]})
+        await own_told.publish("g", {"nodes": [plot("a", "p"), plot("slow", "s", spec={"until": "go"})]})
         await eventually(lambda: ("provision", "a") in world.log())
-        reply = await own_told.ask("get", graph="g", nodes=["slow"])
-        assert reply["nodes"][0]["phase"] == "running"
+
+        async def under_way() -> bool:
+            return (await own_told.phases("g"))["slow"] == "running"
+
+        await eventually(under_way)
 
         # When what is there is renamed, again and again, while planners come and go
         last = "a"
         for new in ("b", "c", "d"):
-            await own_told.publish("g", moving(plot(new, "p"), plot("slow", "s", spec={"slow": 6}), **{last: new}))
+            await own_told.publish("g", moving(plot(new, "p"), plot("slow", "s", spec={"until": "go"}), **{last: new}))
             await own_told.wait_for("graph.default.g.accepted", ord(new) - ord("a") + 1)
             for planner in system.planners:
                 await planner.kill()
@@ -118,7 +121,8 @@ async def test_renames_survive_their_planner(make_system: Callable[..., System],
             last = new
 
         # Then nothing was made twice, and nothing removed
-        await own_told.wait_for("graph.default.g.converged", within=60)
+        world.let("go")
+        await own_told.wait_for("graph.default.g.converged", within=2 * LIMIT)
         assert sorted(world.log()) == [("provision", "a"), ("provision", "slow")]
         explained = await own_told.ask("explain", graph="g", node="d")
         assert explained["last_outcomes"][0]["operation"] in (1, 2)

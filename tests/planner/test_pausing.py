@@ -30,19 +30,20 @@ async def test_a_pause_lets_a_running_step_end_and_outlives_the_planner_and_new_
     told = own_told
     async with make_system() as system:
         # Given a graph of which the first step is running
-        await told.publish("g", {"nodes": [thing("a", slow=2.0), thing("b", 1, "a"), thing("c", 1, "b")]})
+        await told.publish("g", {"nodes": [thing("a", until="go"), thing("b", 1, "a"), thing("c", 1, "b")]})
         await eventually(lambda: _phase_is(told, "a", "running"))
 
         # When it is paused, then that step ends, and no other begins
         assert (await told.ask("pause", graph="g"))["status"] == "accepted"
         await told.wait_for("graph.default.g.paused")
+        world.let("go")
         await eventually(lambda: world.things() == {"a": 1})
         await eventually(lambda: _phase_is(told, "b", "paused"))
 
         # Nor after the planner was killed, nor for a new version
         await system["planner-0"].kill()
         await system["planner-0"].start()
-        await told.publish("g", {"nodes": [thing("a", slow=0.0), thing("b", 2, "a"), thing("c", 1, "b")]})
+        await told.publish("g", {"nodes": [thing("a"), thing("b", 2, "a"), thing("c", 1, "b")]})
         await told.wait_for("graph.default.g.accepted", 2)
         await eventually(lambda: _phase_is(told, "b", "paused"))
         assert await paused(told)

@@ -160,6 +160,7 @@ async def test_a_missed_answer_is_found_by_asking(
         # Given that no planner ever hears the answer: its consumer is ahead of it when it comes back
         await system.planners[0].stop()
         await answer(own_told, item, "approve")
+        await own_told.wait_for("workitem.default.g.completed")
         js = own_told.client.jetstream()
         info = await js.consumer_info("EVENTS", "planner-workitems")
         await js.delete_consumer("EVENTS", "planner-workitems")

@@ -88,7 +88,7 @@ class Rollout:
             (mine,) = [d for d in (await self.told.ask("domains"))["domains"] if d["domain"] == self.name]
             return bool(mine["newest"] == version)
 
-        await eventually(newest, within=EXPIRY + 15)
+        await eventually(newest, within=EXPIRY + LIMIT)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -111,6 +111,7 @@ async def test_a_new_version_takes_over_at_once_and_the_old_one_leaves(rollout: 
     async with changing(rollout):
         await rollout.start("2")
         await rollout.answered_by("2")
+    await rollout.converged()
     before = rollout.lines()
     await rollout.apply(color="red")
     await rollout.converged()
@@ -135,13 +136,14 @@ async def test_a_new_version_takes_over_at_once_and_the_old_one_leaves(rollout: 
 
 async def test_the_old_version_is_killed_in_the_middle_of_steps(rollout: Rollout) -> None:
     old = await rollout.start("1")
-    await rollout.apply(slow=3.0)
+    await rollout.apply(until="go")
     await eventually(lambda: rollout.log("begin"))
     await rollout.start("2")
     await old.kill()
+    (rollout.folder / "go").touch()
 
     # What it held is delivered to the new one, under the same keys
-    await rollout.converged(within=EXPIRY + 30)
+    await rollout.converged(within=EXPIRY + LIMIT)
     assert {node for version, node, _ in rollout.log("provision") if version == "2"}
     begun = {key for version, _, key in rollout.log("begin") if version == "1"}
     assert begun & {key for version, _, key in rollout.log("provision") if version == "2"}
@@ -169,7 +171,7 @@ async def test_the_new_version_goes_and_the_old_one_takes_over_again(rollout: Ro
     await new.kill()
 
     # Then the old one takes what was sent to it, once it is known to be gone
-    await rollout.converged(within=EXPIRY + 45)
+    await rollout.converged(within=EXPIRY + 2 * LIMIT)
     assert {v for v, _, _ in rollout.log("provision", since=before)} >= {"1"}
 
 

@@ -78,6 +78,7 @@ async def test_a_mode_may_be_changed_for_a_selection(system: System, told: Told,
     # One node is taken into care
     assert (await apply(told, {"nodes": nodes, "only": ["a"]}))["status"] == "accepted"
     await eventually(lambda: world.things() == {"a": 1})
+    await eventually(lambda: _phase(told, "a", "present"))
     assert (await told.phases("g")) == {"a": "present", "b": "watched"}
 
     # And is only watched again: what happens to it is told, and stays
@@ -94,6 +95,7 @@ async def test_deleting_a_graph_that_only_observes_removes_nothing_and_ends(
     (world.folder / "b.json").write_text('{"value": 1}')
     await told.publish("g", {"nodes": [thing("a")]})
     await told.publish("g", {"name": "watcher", "mode": "observe", "nodes": [thing("b"), thing("c")]})
+    await eventually(lambda: _phase(told, "a", "present"))
     await eventually(lambda: _phase(told, "c", "watched"))
 
     await told.publish("g", {"delete": True})

@@ -1,7 +1,8 @@
 """A domain over a folder: one file per node, one line in ``log`` per effect. Behaves as each node's spec says.
 
 ``fail``: so many attempts fail first. ``permanent``: it fails for ever. ``plan``: asks for approval of that plan.
-``slow``: seconds a step takes. A file ``<node>.broken`` makes the node drift and hold.
+``slow``: seconds a step takes. ``until``: a step takes until there is a file of that name. A file ``<node>.broken``
+makes the node drift and hold.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Thing(BaseModel, extra="forbid"):
     permanent: bool = False
     plan: str = ""
     slow: float = 0.0
+    until: str = ""
 
 
 class Blueprint(BaseModel, extra="forbid"):
@@ -63,6 +65,12 @@ def path_of(node: str, ctx: Context) -> Path:
     folder = FOLDER / ctx.tenant
     folder.mkdir(exist_ok=True)
     return folder / (quote(node, safe="") + ".json")
+
+
+async def let(until: str, ctx: Context) -> None:
+    """Returns once the test lets this go on."""
+    while until and not (FOLDER / ctx.tenant / until).exists():  # noqa: ASYNC110  another process makes it
+        await asyncio.sleep(0.02)
 
 
 def note(action: str, node: str, ctx: Context) -> None:
@@ -90,6 +98,7 @@ class Folder:
         spec = node.spec
         if spec.slow:
             await asyncio.sleep(spec.slow)
+        await let(spec.until, ctx)
         if spec.permanent:
             raise Permanent("this can never work", reason="impossible")
         who = (ctx.tenant, node.id)
@@ -125,7 +134,7 @@ class Others(Folder):
 class Plot(BaseModel, extra="forbid"):
     value: Any
     place: str = ""
-    slow: float = 0.0
+    until: str = ""
 
 
 class Plots:
@@ -150,7 +159,7 @@ class Plots:
         return Present(token=there, outputs={"at": node.spec.place}) if same else Drifted("changed", token=there)
 
     async def provision(self, node: Node[Plot], ctx: Context) -> dict[str, Any]:
-        await asyncio.sleep(node.spec.slow)
+        await let(node.spec.until, ctx)
         note("provision", node.id, ctx)
         self.path(node.spec.place or node.id, ctx).write_text(str(node.spec.value))
         return {"at": node.spec.place}
