@@ -12,6 +12,7 @@ from holdfast_dungeon.world import World
 from holdfast_model.names import GraphRef
 from holdfast_store.redis_kv import RedisKv
 from holdfast_testkit.system import System
+from holdfast_testkit.waiting import LIMIT
 from holdfast_testkit.watching import Watcher
 
 REF = GraphRef("acme", "lair")
@@ -21,7 +22,7 @@ REF = GraphRef("acme", "lair")
 async def system(nats_url: str, redis_url: str) -> AsyncIterator[System]:
     services = ("fault-policy", "work-items", "dungeon")
     modules = {"dungeon": "holdfast_dungeon"}
-    quick = {"HOLDFAST_DUNGEON_RESYNC": "2", "HOLDFAST_DUNGEON_PACE": "0.05", "HOLDFAST_DUNGEON_ALARM": "15"}
+    quick = {"HOLDFAST_DUNGEON_RESYNC": "2", "HOLDFAST_DUNGEON_PACE": "0.05", "HOLDFAST_DUNGEON_ALARM": "30"}
     # Looks whose replica was killed are given up early, to be asked for again; what is over is noticed at once.
     env = {"HOLDFAST_OBSERVE_TIMEOUT": "3", "HOLDFAST_FAULT_SWEEP_INTERVAL": "1"}
     async with System(
@@ -48,7 +49,7 @@ async def publish(told: Watcher, spec: dict[str, Any]) -> None:
     await told.client.jetstream().publish(f"blueprint.{REF.tenant}.{REF.graph}", json.dumps(body).encode())
 
 
-async def ask(told: Watcher, subject: str, timeout: float = 10.0, **body: Any) -> dict[str, Any]:
+async def ask(told: Watcher, subject: str, timeout: float = LIMIT, **body: Any) -> dict[str, Any]:
     request = {"tenant": REF.tenant, "graph": REF.graph, **body}
     reply = await told.client.request(subject, json.dumps(request).encode(), timeout=timeout)
     return json.loads(reply.data)

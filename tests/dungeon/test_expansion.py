@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from holdfast_cli.connection import Found
@@ -19,8 +18,6 @@ from holdfast_testkit.waiting import eventually
 from holdfast_testkit.watching import Watcher
 
 from .conftest import REF, ask, publish
-
-pytestmark = pytest.mark.timeout(150)
 
 EXAMPLE = Path(__file__).parents[2] / "services" / "provisioner-dungeon" / "expansion.yaml"
 CHAIN = ["probe-ridge", "pylon-ridge", "cannon-ridge", "nexus-ridge"]
@@ -91,7 +88,11 @@ async def test_build_defend_raids_fortify_and_patrol_again(system: System, told:
 
         # And when it has been calm, the garrison patrols again, and the wall goes
         await stands("PATROL")
-        assert WALL not in await world.things(REF)
+
+        async def no_wall() -> bool:
+            return WALL not in await world.things(REF)
+
+        await eventually(no_wall)
         assert [e.data["phase"] for e in told.on("graph.acme.lair.phase_advanced")] == ["defend"]
         assert len(told.on("graph.acme.lair.situation")) == 1
 

@@ -7,17 +7,14 @@ import json
 from typing import Any
 
 import nats
-import pytest
 
 from holdfast_dungeon.world import World
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import eventually
+from holdfast_testkit.waiting import LIMIT, eventually
 from holdfast_testkit.watching import Watcher
 
 from .conftest import REF, ask, publish
 from .lairs import LAIR
-
-pytestmark = pytest.mark.timeout(150)
 
 ROOMS = [f"room-{n}" for n in range(6)]
 
@@ -27,7 +24,7 @@ async def agree(told: Watcher, item: Any) -> None:
 
     async def call(verb: str, **body: Any) -> dict[str, Any]:
         request = json.dumps({"tenant": REF.tenant, "id": item.data["id"], **body}).encode()
-        reply = json.loads((await told.client.request(f"rpc.workitems.{verb}", request, timeout=10)).data)
+        reply = json.loads((await told.client.request(f"rpc.workitems.{verb}", request, timeout=LIMIT)).data)
         assert "error" not in reply, reply
         return reply
 
@@ -97,5 +94,5 @@ async def test_a_service_killed_during_raids_loses_none_and_repeats_none(
     async def stands() -> bool:
         return set(await world.things(REF)) == set(ROOMS)
 
-    await eventually(stands, within=60)  # steps that the killed one had in hand are handed out again after 30 s
+    await eventually(stands, within=2 * LIMIT)  # steps that the killed one had in hand are handed out again after 30 s
     assert [await world.times_built(REF, room) for room in ROOMS] == [2] * len(ROOMS)
