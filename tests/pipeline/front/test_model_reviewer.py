@@ -69,7 +69,7 @@ class Endpoint:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def reviewer(self, seconds: float = 20.0) -> ModelReviewer:
+    def reviewer(self, seconds: float = 60.0) -> ModelReviewer:
         return ModelReviewer(self.url, "small-model", "secret", RuleReviewer(), seconds)
 
     @property
