@@ -56,7 +56,7 @@ def started(tmp_path: Path, environment: dict[str, str]) -> Iterator[Path]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.communicate(timeout=40)
+            process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -185,7 +185,7 @@ def test_a_child_whose_forkserver_ended_before_it_could_be_told_ends_by_itself()
         "    _die_with(parent)\n"
         "    print('went on', flush=True)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
     assert "went on" not in done.stdout
     assert "ChildProcessError: the forkserver ended" in done.stderr
 

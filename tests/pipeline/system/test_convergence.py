@@ -11,7 +11,7 @@ from holdfast_testkit.system import System
 from . import wells
 from .conftest import User
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
 
 def everything_right(user: User) -> bool:

@@ -14,8 +14,8 @@ from holdfast_testkit.waiting import eventually
 from . import wells
 from .conftest import GRAPH, Setting, User
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
-TROUBLED = 60.0
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
+TROUBLED = 120.0
 
 
 def start(user: User) -> dict[str, object]:

@@ -13,7 +13,7 @@ from holdfast_testkit.waiting import eventually
 from . import wells
 from .conftest import User
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
 
 def reviews_in(nodes: dict[str, Any]) -> set[str]:

@@ -18,7 +18,7 @@ from holdfast_testkit.waiting import eventually
 from . import wells
 from .conftest import GRAPH, Setting, User
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
 TENANT = "board"
 TABLES = {"readings-raw", "readings-tidy", "readings-placed", "readings-good", "by-district", "district-report"}

@@ -18,7 +18,7 @@ from . import wells
 from .conftest import GRAPH, Setting, User
 from .test_convergence import settled
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
 Invoke = Callable[..., Awaitable[Result]]
 

@@ -17,7 +17,7 @@ from holdfast_testkit.waiting import eventually
 
 from .conftest import GRAPH, Setting, User, started
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 
 TENANT = "shore"
 HEADER = "order_id,country,amount\n"
