@@ -121,7 +121,7 @@ class Loop:
         return Node(id, declared.type, declared.spec, codec, digest, declared.depends_on, "default", "main", "inc")
 
     def context(self, id: str, operation: int = 0, **given: Any) -> Context:
-        deadline = time.time() + 60
+        deadline = time.time() + 240  # its first step has the forkserver load its libraries
         return Context(
             "default", "main", "inc", id, operation, 1, deadline, report=lambda p: self.progress.append(p.node), **given
         )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+from .waiting import LIMIT
 
 KEY, SECRET = "AKIAHOLDFASTTESTKEY0", "sEcReT/that+nobody/may=ever/see"
 KEY_ENV, SECRET_ENV = "HOLDFAST_TEST_S3_KEY", "HOLDFAST_TEST_S3_SECRET"
@@ -23,6 +27,11 @@ class S3Server:
         self.start()
 
     def start(self) -> None:
+        ends = time.monotonic() + LIMIT
+        while self._port and not _free(self._port):  # moto would wait for ever
+            if time.monotonic() > ends:
+                raise RuntimeError(f"somebody took port {self._port} meanwhile")
+            time.sleep(0.05)
         self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
         self._server.start()
         _, self._port = self._server.get_host_and_port()
@@ -44,6 +53,16 @@ class S3Server:
         client = self.client
         client.create_bucket(Bucket=name)
         return Bucket(name, self.url, client)
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server binds it
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class Bucket:
