@@ -49,6 +49,7 @@ commits the log itself says that). Last, how many rows were written."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _STORAGE = re.compile(r"os error|object-store error|Generic S3 error")
 _DAMAGED = re.compile(r"unexpected end of file|deflate|gzip|zstd", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"conversion from `i128` to `i64` failed in column '(.*?)' for .* values: \[([^],]*)")
 _UNUSABLE = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|\\\x00-\x1f]")
 """What Delta's library misreads in a folder's path: it decodes ``%2F`` to ``/``, that is, opens another folder."""
 
@@ -368,6 +369,9 @@ def mapped(error: BaseException, name: str) -> BaseException:
         return Permanent(f"{name}: cannot be unpacked: {text}")  # the content, not the storage
     if isinstance(error, OSError) or _STORAGE.search(text):
         return Temporary(f"{name}: storage cannot be read or written: {plain(error)}")
+    if found := _TOO_LARGE.search(text):
+        why = f"column {found[1]!r} has whole numbers beyond int64, such as {found[2]}"
+        return Permanent(f"{name}: {why}; have decimals instead, like sum(cast(n as decimal(38,0)))")
     if isinstance(error, pl.exceptions.PolarsError):
         return Permanent(f"{name}: cannot be computed: {text}")
     return Temporary(f"{name}: {type(error).__name__}: {text}")

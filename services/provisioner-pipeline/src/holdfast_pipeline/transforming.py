@@ -16,6 +16,7 @@ from .recomputing import Pin, compared, data, metadata, overwrite, own_folder, p
 from .specs import TransformerSpec
 from .tables import Table, content_key, mapped
 from .tasks import Context, StageResult
+from .wide import Tables, computed
 
 
 def observe(context: Context, spec: TransformerSpec) -> Observation:
@@ -57,14 +58,24 @@ def _key(context: Context, pins: Sequence[Pin]) -> str:
 
 
 def transformed(pins: Sequence[Pin], spec: TransformerSpec) -> pl.LazyFrame:
-    """The result of the query or the aggregation over the pinned inputs, in the types that tables keep."""
+    """The result of the query or the aggregation over the pinned inputs, in the types that tables keep. Whole numbers
+    that int64 cannot hold are an error when it is computed."""
     tables = {p.input.table: data(p.table.scan()) for p in pins}
     if spec.sql:
-        with pl.SQLContext(tables, eager=False) as sql:
-            return normalised(sql.execute(spec.sql))
+        return normalised(computed(spec.sql, tables, lambda given: _queried(given, spec.sql)))
     [frame] = tables.values()
     if spec.group_by or spec.aggregations:
-        aggregates = [pl.sql_expr(text).alias(name) for name, text in spec.aggregations.items()]
-        grouped = frame.group_by(spec.group_by).agg(aggregates) if spec.group_by else frame.select(aggregates)
-        return normalised(grouped)
+        text = ", ".join(spec.aggregations.values())
+        return normalised(computed(text, tables, lambda given: _aggregated(given, spec)))
     return frame
+
+
+def _queried(tables: Tables, sql: str) -> pl.LazyFrame:
+    with pl.SQLContext(tables, eager=False) as context:
+        return context.execute(sql)
+
+
+def _aggregated(tables: Tables, spec: TransformerSpec) -> pl.LazyFrame:
+    [frame] = tables.values()
+    aggregates = [pl.sql_expr(text).alias(name) for name, text in spec.aggregations.items()]
+    return frame.group_by(spec.group_by).agg(aggregates) if spec.group_by else frame.select(aggregates)
