@@ -29,6 +29,7 @@ def _from_one_file_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingestion, "FEW", 1)
 
 
+MARKED = specs.Source(ORDERS.node, ORDERS.uri, "csv", {"null_values": ["null", "x", "22"]})
 CELLS = ["1", "22", "-3", "x", "", " ", "1.5", '"q"', '"two\nlines"', '"say ""hi"", please"', "ä", '"', "null"]
 
 
@@ -58,11 +59,16 @@ def _landed(base: Path, files: list[str], spec: specs.IngestionSpec) -> tuple[ob
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(_file(), min_size=1, max_size=8), st.sampled_from([None, LOOSE, STRICT]), st.sampled_from([1, 1 << 20]))
+@given(
+    st.lists(_file(), min_size=1, max_size=8),
+    st.sampled_from([None, LOOSE, STRICT]),
+    st.sampled_from([1, 1 << 20]),
+    st.sampled_from([ORDERS, MARKED]),
+)
 def test_rows_and_notes_are_those_of_files_read_alone(
-    files: list[str], contract: specs.Contract | None, bundle: int
+    files: list[str], contract: specs.Contract | None, bundle: int, source: specs.Source
 ) -> None:
-    spec = specs.IngestionSpec(ORDERS, contract, batch_size=5)
+    spec = specs.IngestionSpec(source, contract, batch_size=5)
     with (
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory() as one,

@@ -63,6 +63,8 @@ XY = (["id", "name"], [("1", "x"), ("2", "y")])
         ("id,name\n1\n2,y\n", {}, (["id", "name"], [("1", None), ("2", "y")])),
         ('id,name\n1,""\n2,\n', {}, (["id", "name"], [("1", ""), ("2", None)])),
         ("id,name\n1,N/A\n2,-\n", {"null_values": ["N/A", "-"]}, (["id", "name"], [("1", None), ("2", None)])),
+        ("name\nNA\n\nx\n", {"null_values": ["NA"]}, (["name"], [(None,), ("x",)])),
+        ('id,name\n-,"N/A"\n,\n1,x\n', {"null_values": ["N/A", "-"]}, (["id", "name"], [(None, None), ("1", "x")])),
         ('id,name\n1,5" pipe\n2,6" pipe\n', {"quote_char": ""}, (["id", "name"], [("1", '5" pipe'), ("2", '6" pipe')])),
         ("id,name\n1,x\x00y\n", {}, (["id", "name"], [("1", "x\x00y")])),
         ("id,name\n1,x\ry\n", {}, (["id", "name"], [("1", "x\ry")])),

@@ -69,6 +69,8 @@ def test_what_is_meant_is_taken(
     [
         ("sep=;\nid;name\n1;x\n", {}, "line 1 says that values are separated by ';'"),
         ("sep=;\nid;v\n1;x;y\n", {"separator": ";"}, "line 3 has 3 values, the header has 2 names"),
+        ("id,v\n1,x\n", {"skip_rows": 2}, "has no line after the first 2 (skip_rows)"),
+        ("id,v\n1,x\n", {"skip_rows": 9}, "has no line after the first 9 (skip_rows)"),
         ("a,,,c\n1,2,3,4\n", {}, "line 1 has 2 columns without a name"),
         ("a,,c,\n1,2,3,4\n", {}, "line 1 has 2 columns without a name"),
         ("id,v\n1,x\n".encode("utf-16-le"), {"encoding": "utf-16"}, "say utf-16-le or utf-16-be"),

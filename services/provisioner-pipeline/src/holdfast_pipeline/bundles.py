@@ -19,7 +19,7 @@ from .casting import LINEAGE, cast, layout
 from .drift import Columns, Tally, fitted, fitting, heading
 from .files import SourceFile
 from .ledger import Taken
-from .reading import ROW, some
+from .reading import ROW, some, unmarked
 from .specs import Contract, Source
 from .texts import Unreadable, lines_in, opened
 
@@ -133,7 +133,7 @@ class Bundles:
         lines = pl.read_csv(
             b"\n".join([header, *(b.removesuffix(b"\n") for b in bodies), b""]), infer_schema=False,
             row_index_name=_INDEX, separator=str(options.get("separator", ",")),
-            quote_char=str(options.get("quote_char", '"')) or None, null_values=options.get("null_values"),  # type: ignore[arg-type]
+            quote_char=str(options.get("quote_char", '"')) or None,
         )  # fmt: skip
         counts = pl.Series([m.lines for m in members], dtype=pl.UInt32)
         if lines.height != counts.sum():
@@ -142,7 +142,7 @@ class Bundles:
         row = lines[_INDEX].cast(pl.Int64) - (counts.cum_sum() - counts).cast(pl.Int64).gather(number)
         names = [n for n in lines.columns if n != _INDEX]
         there = lines.select(some(names)).to_series()
-        rows = lines.select(row.alias(ROW), *names).filter(there)
+        rows = lines.select(row.alias(ROW), *unmarked(names, self._source)).filter(there)
         number = number.filter(there).alias(_NUMBER)
         _count(rows, number, [m.tally for m in members])
         return rows, number

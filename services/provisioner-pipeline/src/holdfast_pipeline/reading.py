@@ -25,7 +25,19 @@ from .files import SourceFile
 from .foreign import scan, unreadable_feature
 from .specs import Source, stands_for_others
 from .tables import Table, collected, mapped
-from .texts import CHUNK, MARK, Unreadable, assert_text, chunks_of, explained, lines_of, preamble, unpacked, utf8
+from .texts import (
+    CHUNK,
+    MARK,
+    Unreadable,
+    assert_text,
+    chunks_of,
+    explained,
+    is_blank,
+    lines_of,
+    preamble,
+    unpacked,
+    utf8,
+)
 
 ROW = "_row"
 TEXT_FORMATS = frozenset({"csv", "ndjson", "json"})
@@ -96,7 +108,7 @@ def unreadable(error: BaseException, file: SourceFile, source: Source) -> BaseEx
 
 def _csv(file: SourceFile, source: Source, lenient: bool) -> pl.LazyFrame:
     options = source.options
-    given: dict[str, Any] = {k: options[k] for k in ("null_values", "comment_prefix") if k in options}
+    given: dict[str, Any] = {k: options[k] for k in ("comment_prefix",) if k in options}
     if "quote_char" in options:
         given["quote_char"] = options["quote_char"] or None
     given["separator"] = str(options.get("separator", ","))
@@ -111,6 +123,8 @@ def _csv(file: SourceFile, source: Source, lenient: bool) -> pl.LazyFrame:
         )
         names = [n for n in frame.collect_schema().names() if n != index]
     except pl.exceptions.NoDataError:
+        if options.get("skip_rows") and not is_blank(file, path):
+            raise Unreadable(f"{file.name}: has no line after the first {options['skip_rows']} (skip_rows)") from None
         return pl.LazyFrame(schema={ROW: pl.Int64})
     if given["has_header"]:
         unnamed, nameless = _header(file, path, names, given)
@@ -120,7 +134,9 @@ def _csv(file: SourceFile, source: Source, lenient: bool) -> pl.LazyFrame:
         names = [*known, *names[len(known) :]]
         unnamed, nameless = names[len(known) :] if known else [], 0
     if unnamed:
-        filled = collected(frame.select(pl.col(unnamed).is_not_null().any()), file.name).row(0)
+        filled = collected(frame.select(unmarked(unnamed, source)).select(pl.all().is_not_null().any()), file.name).row(
+            0
+        )
         # Lines that end by separators have no values there; a value without a name is a column called "".
         last = max((i for i, there in enumerate(filled, 1) if there), default=0)
         nameless += last
@@ -132,8 +148,8 @@ def _csv(file: SourceFile, source: Source, lenient: bool) -> pl.LazyFrame:
         frame = frame.rename({n: n.replace(quote * 2, quote) for n in names})
         names = [n.replace(quote * 2, quote) for n in names]
     kept = _assert_names(names, file, lenient)
-    frame = frame.filter(some(names))  # A blank line, or one of separators alone, is no row.
-    return frame.select(pl.col(index).cast(pl.Int64).alias(ROW), *kept)
+    frame = frame.filter(some(names))  # A blank line, or one of separators alone, is no row; one of markers is.
+    return frame.select(pl.col(index).cast(pl.Int64).alias(ROW), *unmarked(kept, source))
 
 
 def _header(file: SourceFile, path: Path, names: list[str], given: dict[str, Any]) -> tuple[list[str], int]:
@@ -158,6 +174,14 @@ def _header(file: SourceFile, path: Path, names: list[str], given: dict[str, Any
         raise Unreadable(f"{file.name}: line 1 names columns twice: {', '.join(twice)}")
     named = max((i for i, n in enumerate(raw, 1) if n), default=0)
     return names[named:], raw[:named].count("")
+
+
+def unmarked(names: Sequence[str], source: Source) -> list[pl.Expr]:
+    """The columns, with null where the file has one of the source's markers (null_values)."""
+    markers = source.options.get("null_values")
+    if not isinstance(markers, list) or not markers:
+        return [pl.col(n) for n in names]
+    return [pl.when(~pl.col(n).is_in(markers)).then(pl.col(n)).alias(n) for n in names]
 
 
 def some(names: Sequence[str]) -> pl.Expr:

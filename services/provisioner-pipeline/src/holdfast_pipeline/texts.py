@@ -324,6 +324,12 @@ def preamble(file: SourceFile, source: Source, path: Path) -> int:
     return 1
 
 
+def is_blank(file: SourceFile, path: Path) -> bool:
+    """Whether a file holds nothing but blanks. ``path``: where its text is."""
+    with _text(file, path) as f:
+        return not any(chunk.removeprefix(MARK).strip() for chunk in chunks_of(f, file))
+
+
 def _text(file: SourceFile, path: Path) -> IO[bytes]:
     """The file's content as :func:`utf8` gave its place, unpacked."""
     return unpacked(file) if path == file.path else cast("IO[bytes]", open(path, "rb"))
