@@ -133,7 +133,7 @@ async def test_a_bug_is_answered_and_not_a_timeout(server: Bus, bus: Bus) -> Non
     ("body", "place"),
     [
         (b"nonsense", ""),
-        (b"{}", ""),
+        (b"{}", "/tenant"),
         (b'{"tenant": "a", "size": "b"}', "/size"),
         (b'{"tenant": "a", "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", ""),
     ],

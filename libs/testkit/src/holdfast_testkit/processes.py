@@ -18,7 +18,7 @@ from typing import Self
 
 from .waiting import LIMIT, STARTING
 
-_LISTENING = re.compile(r"listening on (http://\S+?:\d+)\s")  # the whole of it: a line may be half written
+_LISTENING = re.compile(r"listening on (http://\S+?:\d+)[\s\"]")  # the whole of it: a line may be half written
 
 
 class ServiceProcess:
