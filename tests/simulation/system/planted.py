@@ -346,6 +346,41 @@ def fault_forgotten() -> list[Patch]:
     return [(policy_changes, "counts_cmds", lambda ref, node, before, after: [])]
 
 
+# ---- what forbids a step
+
+
+def _blind_to(**fields: Any) -> list[Patch]:
+    """Whoever decides about a step does not see these fields of a record."""
+    step = deciding._step
+
+    def blind(core: Any, unit: Any, live: bool) -> Any:
+        seen, unit.rec = unit.rec, _replace(unit.rec, **fields)
+        try:
+            return step(core, unit, live)
+        finally:
+            unit.rec = seen
+
+    return [(deciding, "_step", blind)]
+
+
+@bug
+def pause_of_a_node_ignored() -> list[Patch]:
+    """A node that is paused gets its step all the same."""
+    return _blind_to(paused=False)
+
+
+@bug
+def failure_for_ever_ignored() -> list[Patch]:
+    """What failed for ever is tried again and again."""
+    return _blind_to(permanent="")
+
+
+@bug
+def backoff_ignored() -> list[Patch]:
+    """What failed is tried again at once."""
+    return _blind_to(next_try=0.0)
+
+
 # ---- renames
 
 

@@ -50,6 +50,14 @@ class Published:
             if not ends or standing.overdue(self._world.loop.now):
                 self._world.fail(f"{ref}: {owner} stays in its phase, or nobody says that it is late: {standing}")
 
+    def _not_only_told(self, ref: GraphRef, stream: str, committed: set[str]) -> None:
+        """What is told has happened; only a refusal changes nothing, so that nothing is written of it."""
+        for stored in self._world.server.streams[stream].stored.values():
+            family, tenant, graph, name = stored.subject.split(".")[:4]
+            mine = (tenant, graph) == tuple(ref) and family != "workitem" and name != "rejected"
+            if mine and stored.headers.get(MSG_ID, "") not in committed:
+                self._world.fail(f"{ref}: {stored.subject} was told, but never happened: {stored.data!r}")
+
     def decided(self, ref: GraphRef, owner: str) -> bool:
         """Whether it is known of everything that was published of an owner what became of it."""
         if self._world.people.publishing[ref] > 1:
@@ -71,6 +79,7 @@ class Published:
                 missing = [id for id in told if id not in first]
                 if missing:
                     self._world.fail(f"{ref}: events were never published: {missing}")
+                self._not_only_told(ref, stream, {id for id, _ in graph.events})
                 order = [first[id] for id in told]
                 if order != sorted(order):
                     self._world.fail(f"{ref}: events were not published in order: {told}")

@@ -8,7 +8,7 @@ whatever its node is called.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import msgspec
@@ -18,8 +18,10 @@ from holdfast_model.messages import Action, Observation, Outcome, Status, Step, 
 from holdfast_model.names import AI_REVIEW, HUMAN_REVIEW, GraphRef
 from holdfast_model.references import MARKED, parse
 from holdfast_model.rows import digest_of
+from holdfast_model.work_items import WorkItem
 from holdfast_sdk.context import Context
 
+from .allowed import misquoted
 from .keyed import key_in, lane
 
 Key = tuple[GraphRef, str, str]  # graph, key, type
@@ -132,6 +134,7 @@ class Things:
     dice: random.Random
     say: Callable[[str, str], None]
     fail: Callable[[str], None]
+    items: Callable[[], Mapping[str, WorkItem]] = dict
     names: Callable[[Key], list[str]] = lambda key: [key[1]]
     """What nodes of a thing have been called."""
     keys: Callable[[GraphRef, str], set[str]] = lambda ref, name: {name}
@@ -200,6 +203,8 @@ class Things:
         if step.type == AI_REVIEW:
             return StepOutcome(step.node, *mine, Outcome.SUCCEEDED, observation=self._review(ref, step))
         self._made_from(ref, step)
+        if wrong := misquoted(self.items(), step.approval, step.decision):
+            self.fail(f"{step.node}: {wrong}")
         if dice.random() < self.luck.fail:
             return StepOutcome(
                 step.node, *mine, Outcome.FAILED, reason="no luck", permanent=dice.random() < self.luck.permanent

@@ -16,12 +16,13 @@ from holdfast_model.messages import Action, Status
 from holdfast_model.names import BUILT_IN_TYPES, GraphRef
 from holdfast_model.reconciler import Record, StepIntent
 from holdfast_model.reconciler.records import GateState, grave_field
-from holdfast_model.rows import Row, Tombstone, gone_field
+from holdfast_model.rows import Gating, Row, Tombstone, gone_field
 from holdfast_model.thresholds import NodeCounts, Tally, decode_counts
 from holdfast_model.work_items import WorkItem, WorkItemStatus
 from holdfast_store import keys
 from holdfast_store.kv import Cmd
 
+from .allowed import in_the_way
 from .keyed import key_in
 from .loop import Life
 from .owners import Owners
@@ -215,6 +216,7 @@ class Watcher:
                     self._fail(f"{ref}: {node} has a step in flight ({other}) when {batch} is sent")
         row = self._row(ref, node)
         winner = row.winner() if row is not None else None
+        self._allowed(ref, node, intent.type, Action(action), digest)
         if action == Action.DEPROVISION.value:
             if winner is not None and winner[1].type == intent.type:
                 self._fail(f"{ref}: {node} is removed although it is desired")
@@ -234,6 +236,22 @@ class Watcher:
             self._fail(f"{ref}: {node} is provisioned as {intent.type} {digest}, not as it is desired: {as_desired}")
         for target in row.edges():
             self._dependency(ref, graph, node, target)
+
+    def _allowed(self, ref: GraphRef, node: str, kind: str, action: Action, digest: str) -> None:
+        """Nothing that is known of a node forbids the step that is sent."""
+        row, removed = self._row(ref, node), action is Action.DEPROVISION
+        winner = row.winner() if row is not None else None
+        form = self._tomb(ref, node, kind) if removed else winner[1] if winner is not None else None
+        record = self.record(ref, grave_field(node, kind) if removed else node) or Record()
+        paused = self._execute("HGET", keys.meta(ref), "paused") == b"1"
+        gating = form.gating if form is not None else Gating.NONE
+        found = in_the_way(record, action, digest, gating, self._world.loop.now, paused=paused)
+        if found:
+            self._fail(f"{ref}: {action} of {node} is sent, but {found}: {record}")
+
+    def _tomb(self, ref: GraphRef, node: str, kind: str) -> Tombstone | None:
+        raw = self._execute("HGET", keys.gone(ref), gone_field((node, kind)))
+        return _tomb(raw) if raw is not None else None
 
     def _dependency(self, ref: GraphRef, graph: Graph, node: str, target: str) -> None:
         row = self._row(ref, target)

@@ -93,6 +93,7 @@ class World:
         self.things = Things(random.Random(f"{seed} things"), self.say, self.fail)
         self.things.luck = Luck().times(self.dice.choice(STORMS))
         self.watcher = Watcher(self)
+        self.things.items = lambda: self.watcher.items
         self.things.names, self.things.keys = self.watcher.called, self.watcher.keys
         self._buried: list[Life] = []
         self.processes = [
