@@ -48,10 +48,10 @@ OUTCOMES = {"*": ["mend", "give-up"]}
 class Part(BaseModel, extra="forbid"):
     """``mood``: ``throws`` (its provisioner raises), ``blind`` (its observer does), ``wears`` (seen as drifted whatever
     is done), ``stubborn`` (stays sick in spite of decisions), ``clings`` (cannot be removed without a file
-    ``<node>.let-go``). ``fail``: so many attempts fail, each is repeated after ``again`` seconds; ``bad``: it fails
-    while its value is "bad"; ``slow``: seconds that a step takes; ``until``: it takes until there is a file of that
-    name. ``policy``: what the
-    domain's own policy does about its faults. ``review``: what the reviewer says, ``fix`` what it proposes.
+    ``<node>.let-go``), ``ails`` (fails without a file ``<node>.well``). ``fail``: so many attempts fail, each is
+    repeated after ``again`` seconds; ``bad``: it fails while its value is "bad"; ``slow``: seconds that a step takes;
+    ``until``: it takes until there is a file of that name. ``policy``: what the domain's own policy does about its
+    faults. ``review``: what the reviewer says, ``fix`` what it proposes.
     """
 
     value: Any = None
@@ -104,6 +104,8 @@ class Props:
             raise RuntimeError("a bug in the provisioner")
         if spec.bad and spec.value == "bad":
             raise Permanent("the value is bad", reason="bad_value")
+        if spec.mood == "ails" and not place(node.id, ctx).with_suffix(".well").exists():
+            raise Temporary("it is not well", reason="flaky", retry_after=spec.again)
         who = (ctx.tenant, node.id)
         self.tries[who] = tried = self.tries.get(who, 0) + 1
         if tried <= spec.fail:

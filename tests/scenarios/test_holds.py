@@ -115,10 +115,11 @@ async def test_a_decision_taken_while_a_step_runs_goes_with_the_next_one(stage: 
 
 
 async def test_failures_climb_from_retry_to_reviewer_to_person_and_end_with_recovery(stage: Stage) -> None:
-    await stage.publish("g", graph(part("w", type="watched", fail=5)))
+    await stage.publish("g", graph(part("w", type="watched", mood="ails")))
     item = await stage.item()
     assert item["callerRef"].endswith("human-review-w:provision")
     assert stage.lines("reviews") == ["w"]
+    (stage.folder / "w.well").touch()
     await stage.converged()
     assert stage.things() == {"w": 1}
 
