@@ -144,6 +144,8 @@ class Things:
     disturbed: set[Key] = field(default_factory=set)
     """Changed by others, or said to be, since their last step: beliefs about them may be out of date."""
     running: dict[tuple[GraphRef, str], tuple[int, int]] = field(default_factory=dict)
+    began: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Incarnation and operation -> the operation as which the intention began."""
     done: dict[tuple[GraphRef, str, str], tuple[str, int]] = field(default_factory=dict)
     """What was done: graph, key of the thing, idempotency key -> incarnation and operation."""
     approvals: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -215,7 +217,8 @@ class Things:
                 pins = {"digest": step.digest}
                 return StepOutcome(step.node, *mine, Outcome.PENDING_APPROVAL, plan=plan, pins=pins)
             self._consent(key, step)
-        context = Context(ref.tenant, ref.graph, batch.incarnation, step.node, *mine, batch.start_by)
+        words = (ref.tenant, ref.graph, batch.incarnation, step.node)
+        context = Context(*words, *mine, batch.start_by, first=step.first)
         mark = (ref, key[1], context.idempotency_key)
         fixes = step.decision is not None and step.decision.outcome == "fix"
         if mark not in self.done or fixes:
@@ -229,6 +232,8 @@ class Things:
     def _once(self, mark: tuple[GraphRef, str, str], batch: StepBatch, step: Step) -> None:
         """A provisioner that remembers the keys of what it has done does nothing twice."""
         mine = (batch.incarnation, step.first or step.operation)
+        if (began := self.began.setdefault((batch.incarnation, step.operation), mine[1])) != mine[1]:
+            self.fail(f"{step.node}: op{step.operation} began as op{began}, and comes as op{mine[1]}")
         for other, op in self.done.items():
             if op == mine and other != mark and other[:2] == mark[:2]:
                 self.fail(f"{step.node}: one intention, op{step.operation}, comes as {other[2]} and as {mark[2]}")
