@@ -415,3 +415,17 @@ async def test_a_large_graph_converges_quickly() -> None:
         await h.converged()
     assert len(handler.done) == 2000
     assert time.process_time() - began < 10
+
+
+async def test_who_is_applied_last_wins_even_with_what_was_applied_before() -> None:
+    """As it is in production: a test must not see another graph than users will."""
+    zone = Zone()
+    records = {"www": {"name": "www", "address": "192.0.2.1"}}
+    async with harness(dns, DnsRecord(zone)) as h:
+        await h.apply({"records": records})
+        await h.apply({"records": {"www": {"name": "www", "address": "192.0.2.2"}}}, name="more")
+        await h.converged()
+        assert zone.records == {"www": "192.0.2.2"}
+        await h.apply({"records": records})
+        await h.converged()
+        assert zone.records == {"www": "192.0.2.1"}

@@ -23,6 +23,7 @@ from holdfast_model.reconciler.searching import found_in
 from holdfast_model.renames import Rename, judge, renames_in_force
 from holdfast_model.rows import Declaration, Node, Tombstone
 from holdfast_model.staging import parse_deadline, stage_reply
+from holdfast_model.targeting import Target
 from holdfast_sdk.handlers import Bound
 from holdfast_sdk.observing import Observer
 from holdfast_sdk.running import Batch, Runner
@@ -80,7 +81,7 @@ class Host:
             nodes = staged.nodes(self.phases.index(owner, staged, self.now))
         if moved:
             await self._check_renames(renames_in_force(self.graph, owner, dict(nodes), moved), moved)
-        self.graph.declare(owner, nodes, pointers=places, moved=moved)
+        self.graph.declare(owner, nodes, pointers=places, moved=moved, rewrite=Target().selects())
         self.phases.put(owner, staged, self.now)
         await self._change()
 
