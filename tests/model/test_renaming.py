@@ -327,3 +327,31 @@ def test_what_it_was_made_from_is_known_when_a_rename_leaves_a_reference_without
     assert rig.settle() == ["D peak"]
     (step,) = rig.sent[-1].steps
     assert bytes(step.spec) == b'{"x":1}'
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_what_is_held_is_told_again_under_its_new_name(taken_over: bool) -> None:
+    """Its fault may not have been heard before it was renamed, and speaks of a node that there is not any more."""
+    rig = made("a")
+    rotten = Observation(Status.DRIFTED, reason="rot", hold=True)
+
+    def see() -> list[tuple[str, str]]:
+        """Look at everything, and see it rotten; returns the faults of that."""
+        told: list[tuple[str, str]] = []
+        for _ in range(3):
+            turn = rig.turn()
+            told += [(fault.node, fault.reason) for fault in turn.faults]
+            for look in turn.look:
+                rig.it.on_observed(rig.now, look, {item.node: rotten for item in look.nodes})
+        return told
+
+    rig.it.on_wake(rig.now, ["a"])
+    assert see() == [("a", "rot")]
+    rig.declare({}, {"a": "b"}, "b")
+    if taken_over:
+        rig.start()
+    else:
+        rig.take()
+    assert see() == [("b", "rot")]
+    rig.it.on_wake(rig.now, ["b"])
+    assert see() == [], "and once only"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -79,6 +79,7 @@ def on_graph(core: Core, nodes: Mapping[str, Node | None], gone: Mapping[tuple[s
             core.mark(core.units[name])
     renaming.follow(core, every, stands)
     _edited_along(core, renamed, names)
+    ask_anew(core, names.values())
     for spec in about:
         target = str(spec.get("target", ""))
         review_gone(core, core.units.get(every.get(target, target)), str(spec.get("episode", "")))
@@ -104,6 +105,19 @@ def review_gone(core: Core, target: Unit | None, episode: str) -> None:
     info = core.info(target)
     if not seen and info is not None and info.observes:
         core.change(target, status=None)
+
+
+def ask_anew(core: Core, renamed: Iterable[str]) -> None:
+    """What was told of nodes that are stuck was told under their former names, and may not have been heard any more; a
+    review that followed may have come and gone unseen. Nothing else would ever be told of them, so it begins anew.
+    """
+    for name in renamed:
+        unit = core.units.get(name)
+        if unit is None:
+            continue
+        rec = unit.rec
+        if (rec.hold or rec.permanent) and rec.decision is None and not rec.refused:
+            review_gone(core, unit, rec.episode)
 
 
 def _rename(

@@ -15,7 +15,7 @@ from . import gating, renaming
 from .core import Core
 from .executing import build_step, first_of
 from .facts import union
-from .graphing import adopt, resolve, respecified, review_gone, stand, switched
+from .graphing import adopt, ask_anew, resolve, respecified, review_gone, stand, switched
 from .phasing import due_of
 from .records import REPORTED, Flight, GateState, Record, Unit, grave_field, grave_of, reported
 from .removing import bury, fresh_removed, never_ours, note_odd, revived
@@ -71,6 +71,7 @@ def load(
             if rec.type in BUILT_IN_TYPES:
                 _without_review(core, field)
     resolve(core)
+    ask_anew(core, names.values())
     _withdraw(core, stored)
     for unit in (*core.units.values(), *core.graves.values()):
         _look_first(core, unit)
