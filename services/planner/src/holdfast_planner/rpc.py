@@ -206,6 +206,7 @@ class PlannerRpc:
         request = msgspec.json.decode(body, type=requests.Get)
         reconciler = graph.reconciler
         assert reconciler is not None
+        version = reconciler.version  # before its status: an older status is never told of a newer version
         meta = await self._store.meta(request.ref)
         wanted = set(request.nodes) if request.nodes is not None else None
         rows = [
@@ -216,7 +217,7 @@ class PlannerRpc:
         shown, following = views.page(rows, request.after, max(1, min(request.limit, 5000)))
         status = meta.get("status", b"").decode() or ("waiting" if await self._store.pending(request.ref) else "")
         return {
-            "graph": views.graph_row(reconciler, status, reconciler.version),
+            "graph": views.graph_row(reconciler, status, version),
             "nodes": shown,
             "next": following,
             **({} if request.after else {"leftovers": views.leftover_rows(reconciler)}),
@@ -287,6 +288,7 @@ class PlannerRpc:
         refs = [r for p in range(PARTITIONS) for r in await self._store.graphs(p) if r.tenant == request.tenant]
         out = []
         for ref in sorted(refs):
+            version = await self._store.version(ref)  # before its status: see owner_get
             meta = await self._store.meta(ref)
             waiting = await self._store.pending(ref)
             status = meta.get("status", b"waiting" if waiting else b"").decode()
@@ -299,7 +301,7 @@ class PlannerRpc:
             row = {
                 "graph": ref.graph,
                 "status": status,
-                "version": await self._store.version(ref),
+                "version": version,
                 "nodes": summary["nodes"],
                 "present": phases.get("present", 0),
                 "failed": phases.get("failed", 0) + phases.get("backoff", 0),
