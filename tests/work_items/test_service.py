@@ -140,7 +140,7 @@ async def test_errors_say_what_is_wrong_and_show_the_item(
             ("create", {"title": " "}, "/title"),
             ("create", {"title": 3}, "/title"),
             ("create", {"title": "x", "tenant": "a.b"}, "/tenant"),
-            ("complete", {"id": id, "actor": "ann", "outcom": "approve"}, ""),
+            ("complete", {"id": id, "actor": "ann", "outcom": "approve"}, "/outcom"),
             ("claim", {"id": id}, "/actor"),
             ("claim", {"actor": "ann"}, "/id"),
             ("list", {"limit": 0}, "/limit"),
