@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ class World:
         self.folder = folder
 
     def things(self) -> dict[str, Any]:
-        return {p.stem: json.loads(p.read_text())["value"] for p in self.folder.glob("*.json")}
+        found = {}
+        for path in self.folder.glob("*.json"):
+            with suppress(FileNotFoundError):  # it went between the look and the reading
+                found[path.stem] = json.loads(path.read_text())["value"]
+        return found
 
     def log(self) -> list[tuple[str, str]]:
         path = self.folder / "log"

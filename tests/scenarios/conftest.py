@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ class Stage(Told):
 
     def things(self) -> dict[str, Any]:
         """What is really there: node -> value."""
-        return {p.stem: json.loads(p.read_text()) for p in self.folder.glob("*.json")}
+        found = {}
+        for path in self.folder.glob("*.json"):
+            with suppress(FileNotFoundError):  # it went between the look and the reading
+                found[path.stem] = json.loads(path.read_text())
+        return found
 
     def lines(self, file: str = "log") -> list[str]:
         """``log``: effects; ``steps``: attempts; ``looks``: observations; ``reviews``: targets reviewed."""
