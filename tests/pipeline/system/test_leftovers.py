@@ -46,10 +46,9 @@ def tables_of(folder: Path, lake: Bucket | None) -> dict[str, int]:
     """Every file of the graph's tables with its size; what the service notes beside them may change."""
     if lake is None:
         home = folder / "warehouse" / TENANT
-        found = {str(p.relative_to(home)): p.stat().st_size for p in home.rglob("*") if p.is_file()}
-    else:
-        found = {name: len(lake.get(name)) for name in lake.names(f"tables/{TENANT}/")}
-    return {name: size for name, size in found.items() if "_holdfast" not in name}
+        files = {str(p.relative_to(home)): p for p in home.rglob("*")}
+        return {name: p.stat().st_size for name, p in files.items() if "_holdfast" not in name and p.is_file()}
+    return {name: len(lake.get(name)) for name in lake.names(f"tables/{TENANT}/") if "_holdfast" not in name}
 
 
 async def built(user: User, blueprint: dict[str, Any], graph: str = GRAPH) -> None:
