@@ -300,6 +300,7 @@ class Owners:
         now = row.winner() if row is not None else None
         if now is None or now[1].type != was.type or (old, was.type) in graves - self.gone:
             self._fail(f"{old} was to be called {new}, but that is {now}, with {sorted(graves)} to be removed")
+        self.renamed.pop(new, None)  # by that name something else was known, of which nothing was written
         self.renamed[old] = new
 
     # ---- what nodes are made from
