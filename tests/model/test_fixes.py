@@ -10,12 +10,14 @@ import pytest
 from holdfast_model.errors import Invalid
 from holdfast_model.fixes import Fix, Operation, check_spec, mended, patched, read_fix
 from holdfast_model.messages import Status
-from holdfast_model.mutations import declaration
+from holdfast_model.mutations import UpdateNode, declaration
 from holdfast_model.names import AI_REVIEW, GraphRef
 from holdfast_model.reconciler import Reconciler
-from holdfast_model.reconciler.mending import proposal
+from holdfast_model.reconciler.mending import carry_out, proposal
 from holdfast_model.reconciler.records import Record, Unit
 from holdfast_model.rows import Gating, Node, declare, digest_of
+
+from .reconciling import INFO, Planner, node
 
 _replace = msgspec.structs.replace
 
@@ -110,3 +112,23 @@ def test_a_fix_leaves_the_references_of_its_target_what_they_are() -> None:
     # Then it goes on following the other one
     assert update is not None
     assert msgspec.json.decode(update.node.spec) == {"v": 2, "at": {"$ref": "m#/at"}}
+
+
+def test_what_a_turn_mends_is_not_sent_by_that_turn() -> None:
+    # Given a node that is ready, and a fix of it that is carried out in the same turn
+    planner = Planner(node())
+    planner.reconciler.on_catalog(1.0, {"thing": INFO})
+    planner.reconciler.settle()
+    core = planner.reconciler.core
+    update = UpdateNode("a", declaration("a", "thing", {"mended": True}))
+    carry_out(core, update, "ann", "review of a: apply-fix")
+    planner.turn()
+    # Then no step does what is no longer wanted
+    assert planner.sent == []
+    # But the next turn does what is
+    mended_node = declare(update.node)
+    planner.reconciler.on_graph(
+        2.0, {"a": _replace(planner.declared, spec=mended_node.spec, digest=mended_node.digest)}, {}
+    )
+    planner.turn(2.0)
+    assert [bytes(step.spec) for step in planner.sent] == [b'{"mended":true}']

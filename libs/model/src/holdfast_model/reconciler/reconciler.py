@@ -330,7 +330,8 @@ class Reconciler:
         core = self.core
         core.now = now
         self._settle()
-        if not phasing.move_on(core):  # steps of a phase that is left in this very turn may not be wanted any more
+        # What a turn itself changes of the graph, a phase that is left or a fix, steps of the same turn would not know.
+        if not phasing.move_on(core) and not core.turn.amend:
             executing.dispatch(core, budget)
             self._settle()
         searching.rounds_due(core, not (self.deleting or self.deleted))
