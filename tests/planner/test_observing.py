@@ -113,5 +113,5 @@ async def test_the_mode_is_the_owners_not_the_graphs(system: System, told: Told,
     # When the thing comes to be by other hands, what stands on it is made
     put(world, "trial", 1)
     await told.report("g", node="trial")
+    await eventually(lambda: world.things() == {"base": 1, "trial": 1, "top": 1})
     await told.wait_for("graph.default.g.converged")
-    assert world.things() == {"base": 1, "trial": 1, "top": 1}

@@ -16,7 +16,7 @@ from holdfast_model.messages import Observation, Status
 from holdfast_model.reconciler.conditions import Condition, Remark
 from holdfast_testkit.servers import Server
 from holdfast_testkit.system import System
-from holdfast_testkit.waiting import STARTING
+from holdfast_testkit.waiting import STARTING, eventually
 
 from . import explained_elsewhere, explained_people, explained_steps  # noqa: F401 - they register their cases
 from .conftest import Stage
@@ -84,6 +84,12 @@ async def test_explain_says_that_no_fault_policy_has_taken_up_a_fault(alone: Sta
 
     # Then explain does not say that nobody would be asked
     nobody = "the fault-policy service has not taken up its fault"
+    await told(alone, "a", Condition.HELD, graph="k")
+
+    async def fault_is_written() -> bool:  # after the node was found to be held
+        return nobody in (await alone.explain("a", "k"))["summary"]
+
+    await eventually(fault_is_written)
     reply = await told(alone, "a", Condition.HELD, graph="k")
     next = "nothing, until it is well again or its spec changes; holdfast unblock k a has it mended"
     says(reply, f"a is held: held because of crooked; nobody is asked yet: {nobody}", next)

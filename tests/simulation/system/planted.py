@@ -32,7 +32,6 @@ from holdfast_model.reconciler.records import GateState
 from holdfast_planner import changes as admission
 from holdfast_planner import effects, hosting, planning, relay
 from holdfast_planner.admission import Admission
-from holdfast_sdk.context import Context
 from holdfast_store import graphs
 from holdfast_store.memory_kv import MemoryWatch
 
@@ -405,10 +404,3 @@ def step_lost_by_a_rename() -> list[Patch]:
 def record_lost_by_a_rename() -> list[Patch]:
     """A renamed node is taken for another one, of which nothing is known."""
     return [(renaming, "renames", lambda core, nodes, gone: ({}, {}, {}))]
-
-
-@bug
-def intention_named_after_its_node() -> list[Patch]:
-    """What one intention did under the old name is done once more under the new one."""
-    key = property(lambda self: f"{self.incarnation}:{self.first or self.operation}:{self.node}")
-    return [(Context, "idempotency_key", key)]
